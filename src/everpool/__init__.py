@@ -1,0 +1,3 @@
+"""PostgreSQL connections that outlive the cloud."""
+
+__version__ = "0.1.0"
