@@ -41,7 +41,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -423,23 +423,33 @@ def _marked(node: cst.CSTNode) -> cst.If | None:
 
 def _check_markers(module: cst.Module, name: str) -> None:
     """Refuse a marker that would be ignored, or that means nothing."""
-    understood = 0
-    for node in _walk(module):
-        branch = _marked(node)
-        if branch is None:
-            continue
-        understood += 1
+    markers = _Markers()
+    module.visit(markers)
+    for branch in markers.branches:
         if not m.matches(branch.test, m.Name("True") | m.Name("False")):
             test = _code(branch.test)
             raise ConversionError(f"{name}: `if {test}:  # ASYNC`: only True or False can be used")
         if isinstance(branch.orelse, cst.If):
             raise ConversionError(f"{name}: `if ...:  # ASYNC` cannot be followed by elif")
-    found = sum(isinstance(n, cst.Comment) and bool(_MARKER.match(n.value)) for n in _walk(module))
-    if found != understood:
+    if strays := markers.comments - len(markers.branches):
         raise ConversionError(
-            f"{name}: {found - understood} comment(s) `# ASYNC` stand elsewhere than after"
+            f"{name}: {strays} comment(s) `# ASYNC` stand elsewhere than after"
             " `if True:` or `if False:` on the same line"
         )
+
+
+class _Markers(cst.CSTVisitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches: list[cst.If] = []
+        self.comments = 0
+
+    def visit_If(self, node: cst.If) -> None:
+        if _marked(node):
+            self.branches.append(node)
+
+    def visit_Comment(self, node: cst.Comment) -> None:
+        self.comments += bool(_MARKER.match(node.value))
 
 
 def _spliced(
@@ -492,28 +502,35 @@ def _spliced(
 # --- imports that nothing uses any more
 
 
-def _walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
+class _UsedNames(cst.CSTVisitor):
+    """Every identifier outside import statements, those in quoted annotations included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def visit_Import(self, node: cst.Import) -> bool:
+        return False
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
+        return False
+
+    def visit_Expr(self, node: cst.Expr) -> bool:
+        docstring = isinstance(node.value, cst.SimpleString | cst.ConcatenatedString)
+        return not docstring
+
+    def visit_Name(self, node: cst.Name) -> None:
+        self.names.add(node.value)
+
+    def visit_SimpleString(self, node: cst.SimpleString) -> None:
+        if _is_expression(node.raw_value):
+            self.names.update(re.findall(r"[A-Za-z_]\w*", node.raw_value))
 
 
 def _used_names(module: cst.Module) -> set[str]:
-    """Every identifier outside import statements, those in quoted annotations included."""
-    names: set[str] = set()
-    todo: list[cst.CSTNode] = [module]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, cst.Import | cst.ImportFrom):
-            continue
-        if isinstance(node, cst.Name):
-            names.add(node.value)
-        elif m.matches(node, m.Expr(m.SimpleString() | m.ConcatenatedString())):
-            continue  # a docstring
-        elif isinstance(node, cst.SimpleString) and _is_expression(node.raw_value):
-            names.update(re.findall(r"[A-Za-z_]\w*", node.raw_value))
-        todo.extend(node.children)
-    return names
+    visitor = _UsedNames()
+    module.visit(visitor)
+    return visitor.names
 
 
 def _is_expression(text: str) -> bool:
