@@ -83,7 +83,13 @@ class Keeper:
                 secret.touch(mode=0o600)
                 secret.write_text(self.config["password"] + "\n")
                 command.append(f"--pwfile={secret}")
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout,
+                stdin=subprocess.DEVNULL,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KeeperError(f"initdb: {error}") from None
         finally:
@@ -161,7 +167,9 @@ def serve() -> None:
     keeper = Keeper(config)
     try:
         try:
-            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(config["identity"], lambda: None)()
+            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(
+                config["identity"], lambda: None
+            )()
         except OSError as error:
             _answer({"error": f"cannot become an ordinary user ({config['identity']}): {error}"})
             return

