@@ -60,7 +60,8 @@ def test_metadata(wheel, metadata):
     assert "Typing :: Typed" in metadata.get_all("Classifier")
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
     # The description on the package index is the README.
-    assert metadata.get_payload().strip() == (ROOT / "README.md").read_text("utf-8").strip()
+    description = metadata.get_payload(decode=True).decode()
+    assert description.strip() == (ROOT / "README.md").read_text("utf-8").strip()
 
 
 def test_a_plain_install_brings_only_psycopg_and_its_pool(metadata):
