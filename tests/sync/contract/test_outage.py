@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.support.net import refusing_port, silent_port
 from tests.support.packages import everpool_only
-from tests.support.threads import eventually, is_async, scalar, sleep, spawn
+from tests.support.threads import eventually, scalar, sleep, spawn
 
 
 class Line:
@@ -234,7 +234,7 @@ def test_a_null_pool_without_a_server_fails_the_client_at_once_or_in_time(
         line.up = True
         with pool.connection(timeout=5) as conn:
             assert scalar(conn, "select 1") == 1
-        assert is_async or pool.get_stats()["pool_size"] == 0
+        assert pool.get_stats()["pool_size"] == 0
 
 
 @everpool_only("psycopg_pool lends a connection that died while it was idle")
