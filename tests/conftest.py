@@ -1,15 +1,19 @@
+"""Fixtures that need a real server: one PostgreSQL for the whole run, a fresh fault proxy per test."""
+
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 
 import pytest
 
+from everpool.lab import FaultProxy, PostgresServer
 from tests.support.packages import deselect_by_package
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "contract_only(package, reason): the test holds for one of psycopg_pool and everpool only"
+        "markers",
+        "contract_only(package, reason): holds for one of psycopg_pool and everpool only",
     )
 
 
@@ -19,9 +23,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
+    """What the asynchronous tests run on: psycopg knows no other."""
     return "asyncio"
 
 
 @pytest.fixture(scope="session")
-def server_dsn() -> str:
-    return os.environ["EVERPOOL_TEST_DSN"]
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: PostgresServer) -> Iterator[FaultProxy]:
+    with FaultProxy(server.host, server.port) as proxy:
+        yield proxy

@@ -14,7 +14,18 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-__all__ = ["Event", "Queue", "Worker", "alive", "eventually", "gather", "is_async", "scalar", "sleep", "spawn"]
+__all__ = [
+    "Event",
+    "Queue",
+    "Worker",
+    "alive",
+    "eventually",
+    "gather",
+    "is_async",
+    "scalar",
+    "sleep",
+    "spawn",
+]
 
 is_async = True
 sleep = asyncio.sleep
@@ -89,7 +100,9 @@ def alive(*workers: Worker) -> int:
     return sum(not worker.done for worker in workers)
 
 
-async def eventually(condition: Callable[[], Any], timeout: float = 5.0, every: float = 0.005) -> Any:
+async def eventually(
+    condition: Callable[[], Any], timeout: float = 5.0, every: float = 0.005
+) -> Any:
     """Wait until *condition* holds, and return what it returned. It may be awaitable."""
     deadline = monotonic() + timeout
     while True:
@@ -98,13 +111,15 @@ async def eventually(condition: Callable[[], Any], timeout: float = 5.0, every: 
             value = await value
         if value:
             return value
-        assert monotonic() < deadline, f"still not so after {timeout} s: {inspect.getsource(condition).strip()}"
+        assert monotonic() < deadline, (
+            f"still not so after {timeout} s: {inspect.getsource(condition).strip()}"
+        )
         await asyncio.sleep(every)
 
 
 async def scalar(conn: AsyncConnection[Any], query: str, *args: Any) -> Any:
     """The only value of the only row that *query* returns."""
-    cur = await conn.execute(query, args or None)  # type: ignore[arg-type]
+    cur = await conn.execute(query, args or None)
     row = await cur.fetchone()
     assert row is not None
     return row[0]

@@ -21,7 +21,9 @@ class Database:
     def __init__(self, server_dsn: str) -> None:
         self.application_name = f"contract-{next(_names)}"
         self.dsn = make_conninfo(server_dsn, application_name=self.application_name)
-        self._admin = psycopg.connect(server_dsn, autocommit=True, application_name="contract-admin")
+        self._admin = psycopg.connect(
+            server_dsn, autocommit=True, application_name="contract-admin"
+        )
 
     def close(self) -> None:
         self._admin.close()
@@ -35,7 +37,9 @@ class Database:
 
     def state(self, pid: int) -> str | None:
         """What `pg_stat_activity` says the backend is doing, or None when it is gone."""
-        row = self._admin.execute("select state from pg_stat_activity where pid = %s", (pid,)).fetchone()
+        row = self._admin.execute(
+            "select state from pg_stat_activity where pid = %s", (pid,)
+        ).fetchone()
         return row[0] if row else None
 
     def kill(self, *pids: int) -> None:
@@ -48,4 +52,4 @@ class Database:
             sleep(0.002)
 
     def execute(self, query: str) -> None:
-        self._admin.execute(query)  # type: ignore[arg-type]
+        self._admin.execute(query)

@@ -12,7 +12,18 @@ from typing import Any
 
 from psycopg import Connection
 
-__all__ = ["Event", "Queue", "Worker", "alive", "eventually", "gather", "is_async", "scalar", "sleep", "spawn"]
+__all__ = [
+    "Event",
+    "Queue",
+    "Worker",
+    "alive",
+    "eventually",
+    "gather",
+    "is_async",
+    "scalar",
+    "sleep",
+    "spawn",
+]
 
 is_async = False
 sleep = time.sleep
@@ -64,7 +75,9 @@ class Worker:
             except BaseException as ex:
                 self._error = ex
 
-        self._thread = threading.Thread(target=call, daemon=True, name=f"test-{getattr(fn, '__name__', 'worker')}")
+        self._thread = threading.Thread(
+            target=call, daemon=True, name=f"test-{getattr(fn, '__name__', 'worker')}"
+        )
         self._thread.start()
 
     @property
@@ -107,12 +120,14 @@ def eventually(condition: Callable[[], Any], timeout: float = 5.0, every: float 
     while True:
         if value := condition():
             return value
-        assert monotonic() < deadline, f"still not so after {timeout} s: {inspect.getsource(condition).strip()}"
+        assert monotonic() < deadline, (
+            f"still not so after {timeout} s: {inspect.getsource(condition).strip()}"
+        )
         time.sleep(every)
 
 
 def scalar(conn: Connection[Any], query: str, *args: Any) -> Any:
     """The only value of the only row that *query* returns."""
-    row = conn.execute(query, args or None).fetchone()  # type: ignore[arg-type]
+    row = conn.execute(query, args or None).fetchone()
     assert row is not None
     return row[0]

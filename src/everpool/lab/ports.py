@@ -1,9 +1,9 @@
 """Choosing a TCP port that stays ours while nobody listens on it.
 
-Port 0 gives a port of the *ephemeral* range, the one outgoing connections take their own port from. A lab closes its
-listeners on purpose (a refusing proxy, a restarting server), and in that time a client may be given just that port:
-the listener cannot come back, or, on the loopback, a connect to the closed port meets itself and succeeds. So ports
-are taken from below the ephemeral range.
+Port 0 gives a port of the *ephemeral* range, the one outgoing connections take their own port from.
+A lab closes its listeners on purpose (a refusing proxy, a restarting server), and in that time a
+client may be given just that port: the listener cannot come back, or, on the loopback, a connect to
+the closed port meets itself and succeeds. So ports are taken from below the ephemeral range.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 __all__ = ["free_port", "listening_socket"]
 
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# IANA's dynamic ports begin at 49152, Linux's ephemeral range at 32768: the lower is the safe guess elsewhere.
+# IANA's dynamic ports begin at 49152, Linux's ephemeral range at 32768: the lower is the safe guess
+# elsewhere.
 _DEFAULT_CEILING = 32768
 _FLOOR = 10240
 _ATTEMPTS = 200
@@ -33,8 +34,8 @@ def _ceiling() -> int:
 def listening_socket(host: str, port: int = 0, *, backlog: int = 1024) -> socket.socket:
     """Return a listening, non-blocking TCP socket on *host*.
 
-    *port* 0 chooses a free port below the ephemeral range. Raises :class:`OSError` when the port is taken, or when
-    no free one was found.
+    *port* 0 chooses a free port below the ephemeral range. Raises :class:`OSError` when the port is
+    taken, or when no free one was found.
     """
     if port:
         return _listen(host, port, backlog)
@@ -49,7 +50,8 @@ def listening_socket(host: str, port: int = 0, *, backlog: int = 1024) -> socket
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port on *host* that was free a moment ago, outside the range outgoing connections are given."""
+    """Return a port on *host* that was free a moment ago, outside the range outgoing connections
+    are given."""
     with listening_socket(host) as sock:
         return int(sock.getsockname()[1])
 

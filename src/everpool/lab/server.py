@@ -3,10 +3,11 @@
     with PostgresServer() as server:
         psycopg.connect(server.dsn)
 
-It listens on a free port of the loopback only, keeps its files in a temporary directory, trades durability for speed,
-and ends together with the process that started it, whatever ends that one (measured: exception, interrupt, SIGTERM,
-SIGKILL). It needs no privilege and no account. As root, which PostgreSQL refuses, it runs in a user namespace of its
-own, or where the kernel does not allow that, as the user nobody.
+It listens on a free port of the loopback only, keeps its files in a temporary directory, trades
+durability for speed, and ends together with the process that started it, whatever ends that one
+(measured: exception, interrupt, SIGTERM, SIGKILL). It needs no privilege and no account. As root,
+which PostgreSQL refuses, it runs in a user namespace of its own, or where the kernel does not allow
+that, as the user nobody.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -46,7 +48,8 @@ _SETTINGS: dict[str, object] = {
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
-    # Memory as files of the data directory: containers are given little of the other kind, and nothing is left behind.
+    # Memory as files of the data directory: containers are given little of the other kind, and
+    # nothing is left behind.
     "dynamic_shared_memory_type": "mmap",
 }
 
@@ -58,10 +61,11 @@ class ServerError(RuntimeError):
 class PostgresServer:
     """A PostgreSQL server of one's own; a context manager.
 
-    *settings* are added to ``postgresql.conf``. With *password* the superuser ``postgres`` logs in by SCRAM, without
-    one the server trusts the loopback. *bin_dir* names the directory of ``initdb`` and ``postgres``; how they are
-    found otherwise is told in :func:`everpool.lab.binaries.find_binaries`. *timeout*, in seconds, bounds each of
-    creating, starting and stopping. *port* 0 chooses a free one, which the server keeps for life.
+    *settings* are added to ``postgresql.conf``. With *password* the superuser ``postgres`` logs in
+    by SCRAM, without one the server trusts the loopback. *bin_dir* names the directory of
+    ``initdb`` and ``postgres``; how they are found otherwise is told in
+    :func:`everpool.lab.binaries.find_binaries`. *timeout*, in seconds, bounds each of creating,
+    starting and stopping. *port* 0 chooses a free one, which the server keeps for life.
 
     Methods may be called from any thread.
     """
@@ -146,14 +150,16 @@ class PostgresServer:
     def down(self, mode: StopMode = "fast") -> None:
         """Shut the server down and keep its files: what follows is an outage, until :meth:`up`.
 
-        ``fast`` says goodbye to every client (57P01) and writes a checkpoint; ``immediate`` is a crash.
+        ``fast`` says goodbye to every client (57P01) and writes a checkpoint; ``immediate`` is a
+        crash.
         """
         with self._lock:
             self._running().order({"do": "down", "mode": mode})
             self._running().postmaster = 0
 
     def up(self) -> None:
-        """End the outage that :meth:`down` began; return when the server accepts connections on the same port."""
+        """End the outage that :meth:`down` began; return when the server accepts connections on the
+        same port."""
         with self._lock:
             keeper = self._running()
             keeper.postmaster = keeper.order({"do": "up", "port": self.port})
@@ -174,7 +180,10 @@ class PostgresServer:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -208,7 +217,7 @@ class _KeeperHandle:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=root,
-            start_new_session=True,  # an interrupt typed at the terminal is for us, not for the server
+            start_new_session=True,  # an interrupt typed at the terminal is not for the server
             bufsize=0,
         )
         self._finalizer = weakref.finalize(self, _end_keeper, self._process, root, os.getpid())
@@ -219,7 +228,8 @@ class _KeeperHandle:
             raise
 
     def order(self, message: Mapping[str, Any]) -> int:
-        """Send one order; return the process id it is answered with, or raise :class:`ServerError`."""
+        """Send one order; return the process id it is answered with, or raise
+        :class:`ServerError`."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -250,7 +260,9 @@ class _KeeperHandle:
                 raise ServerError(f"no answer within {self._patience:g} s\n{self.log_tail(20)}")
             data = os.read(self._process.stdout.fileno(), 65536)
             if not data:
-                raise ServerError(f"the process that keeps the server has died\n{self.log_tail(20)}")
+                raise ServerError(
+                    f"the process that keeps the server has died\n{self.log_tail(20)}"
+                )
             line += data
         return line
 
@@ -260,10 +272,8 @@ def _end_keeper(process: subprocess.Popen[bytes], root: Path, owner: int) -> Non
     if os.getpid() != owner:
         return
     assert process.stdin is not None and process.stdout is not None
-    try:
+    with suppress(OSError):  # it has ended already
         process.stdin.write(b'{"do": "stop"}\n')
-    except OSError:
-        pass  # it has ended already
     process.stdin.close()
     try:
         process.wait(30.0)
@@ -301,13 +311,17 @@ def _open_to_all(path: Path) -> bool:
 
 def _shared_tmp() -> str | None:
     candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
-    return next((name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())), None)
+    return next(
+        (name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())),
+        None,
+    )
 
 
 def _readable_copy(bin_dir: Path, root: Path) -> Path:
     """Return *bin_dir*, or a copy under *root* when other users cannot reach it.
 
-    The whole installation is copied, since the programs find their other files relative to themselves.
+    The whole installation is copied, since the programs find their other files relative to
+    themselves.
     """
     if _open_to_all(bin_dir):
         return bin_dir

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from everpool.lab import PostgresServer
 from tests.support.database import Database
 from tests.support.packages import PACKAGES
 
@@ -31,8 +32,8 @@ def module(package: str) -> ModuleType:
 
 
 @pytest.fixture
-def database(server_dsn: str) -> Iterator[Database]:
-    database = Database(server_dsn)
+def database(server: PostgresServer) -> Iterator[Database]:
+    database = Database(server.dsn)
     yield database
     database.close()
 
@@ -76,11 +77,3 @@ def make_any(request: pytest.FixtureRequest, module: ModuleType, dsn: str) -> Ma
     if request.param == "null":
         return Make(module.AsyncNullConnectionPool, dsn, null=True)
     return Make(module.AsyncConnectionPool, dsn, null=False)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A hang fails the test, and so does any warning: the original emits none that it does not document."""
-    for item in items:
-        if "contract" in item.path.parts:
-            item.add_marker(pytest.mark.timeout(30))
-            item.add_marker(pytest.mark.filterwarnings("error"))

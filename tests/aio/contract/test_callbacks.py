@@ -79,7 +79,9 @@ async def test_a_connection_that_configure_leaves_in_a_transaction_is_not_lent(
     assert any("INTRANS" in record.getMessage() for record in caplog.records)
 
 
-async def test_configure_is_tried_again_on_a_new_connection_after_raising(make: Any, caplog: Any) -> None:
+async def test_configure_is_tried_again_on_a_new_connection_after_raising(
+    make: Any, caplog: Any
+) -> None:
     caplog.set_level(logging.WARNING)
     calls = []
 
@@ -189,7 +191,9 @@ async def test_a_connection_found_broken_by_the_check_is_replaced(make: Any, dat
         assert len(database.pids()) == 1
 
 
-async def test_a_check_that_always_fails_ends_in_pool_timeout_in_time(make_any: Any, module: Any) -> None:
+async def test_a_check_that_always_fails_ends_in_pool_timeout_in_time(
+    make_any: Any, module: Any
+) -> None:
     async def check(conn: Any) -> None:
         raise Boom
 
@@ -227,7 +231,9 @@ async def test_failed_checks_lose_no_connection(make: Any, module: Any) -> None:
 
 
 @pytest.mark.parametrize("left", ["a transaction", "a failed transaction"])
-async def test_a_check_that_raises_inside_a_transaction_does_not_spoil_the_connection(make: Any, left: str) -> None:
+async def test_a_check_that_raises_inside_a_transaction_does_not_spoil_the_connection(
+    make: Any, left: str
+) -> None:
     bad = True
 
     async def check(conn: Any) -> None:
@@ -246,8 +252,12 @@ async def test_a_check_that_raises_inside_a_transaction_does_not_spoil_the_conne
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-async def test_check_connection_leaves_a_working_connection_as_it_was(make_any: Any, autocommit: bool) -> None:
-    async with make_any(kwargs={"autocommit": autocommit}, check=make_any.cls.check_connection) as pool:
+async def test_check_connection_leaves_a_working_connection_as_it_was(
+    make_any: Any, autocommit: bool
+) -> None:
+    async with make_any(
+        kwargs={"autocommit": autocommit}, check=make_any.cls.check_connection
+    ) as pool:
         async with pool.connection(timeout=5) as conn:
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.autocommit is autocommit
@@ -258,7 +268,9 @@ async def test_check_connection_leaves_a_working_connection_as_it_was(make_any: 
 
 
 @pytest.mark.parametrize("how", ["killed", "closed"])
-async def test_check_connection_raises_on_a_connection_that_is_gone(make_any: Any, database: Any, how: str) -> None:
+async def test_check_connection_raises_on_a_connection_that_is_gone(
+    make_any: Any, database: Any, how: str
+) -> None:
     async with make_any() as pool:
         async with pool.connection(timeout=5) as conn:
             if how == "killed":
@@ -360,7 +372,9 @@ async def test_null_pools_reset_a_connection_only_for_a_client_that_waits(make_n
 
 
 @pytest.mark.parametrize("fault", ["raises", "leaves a transaction"])
-async def test_a_connection_spoiled_by_reset_is_replaced(make: Any, caplog: Any, fault: str) -> None:
+async def test_a_connection_spoiled_by_reset_is_replaced(
+    make: Any, caplog: Any, fault: str
+) -> None:
     caplog.set_level(logging.WARNING)
     spoiled = []
 

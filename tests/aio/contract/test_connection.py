@@ -36,7 +36,9 @@ async def test_the_block_is_committed_when_it_ends_well(make_any: Any, table: st
             assert await scalar(conn, f"select count(*) from {table}") == 1
 
 
-async def test_the_block_is_rolled_back_when_it_raises_and_the_error_passes_through(make_any: Any, table: str) -> None:
+async def test_the_block_is_rolled_back_when_it_raises_and_the_error_passes_through(
+    make_any: Any, table: str
+) -> None:
     async with make_any() as pool:
         error = Boom("unchanged")
         with pytest.raises(Boom) as caught:
@@ -59,7 +61,9 @@ async def test_a_database_error_passes_through_and_the_connection_lives_on(make:
             assert await scalar(again, "select 1") == 1
 
 
-async def test_a_handled_database_error_leaves_the_block_rolled_back(make_any: Any, table: str) -> None:
+async def test_a_handled_database_error_leaves_the_block_rolled_back(
+    make_any: Any, table: str
+) -> None:
     async with make_any() as pool:
         async with pool.connection(timeout=5) as conn:
             await conn.execute(f"insert into {table} values (1)")
@@ -143,7 +147,9 @@ async def test_the_block_may_be_left_by_return_and_break(make: Any) -> None:
             assert again is conn
 
 
-async def test_the_timeout_of_the_call_overrides_that_of_the_pool(make_any: Any, module: Any) -> None:
+async def test_the_timeout_of_the_call_overrides_that_of_the_pool(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(timeout=20.0) as pool:
         async with pool.connection(timeout=5):
             start = monotonic()
@@ -168,7 +174,9 @@ async def test_no_connection_is_borrowed_before_the_block_is_entered(make: Any) 
 
 
 @pytest.mark.parametrize("with_error", [False, True])
-async def test_a_connection_broken_inside_the_block_is_replaced(make_any: Any, database: Any, with_error: bool) -> None:
+async def test_a_connection_broken_inside_the_block_is_replaced(
+    make_any: Any, database: Any, with_error: bool
+) -> None:
     async with make_any() as pool:
         with pytest.raises(psycopg.OperationalError):
             async with pool.connection(timeout=5) as conn:
@@ -186,7 +194,9 @@ async def test_a_connection_broken_inside_the_block_is_replaced(make_any: Any, d
         assert pool.get_stats()["returns_bad"] == 1
 
 
-async def test_a_broken_connection_does_not_hide_the_error_of_the_block(make_any: Any, database: Any) -> None:
+async def test_a_broken_connection_does_not_hide_the_error_of_the_block(
+    make_any: Any, database: Any
+) -> None:
     async with make_any() as pool:
         with pytest.raises(Boom):
             async with pool.connection(timeout=5) as conn:
@@ -228,7 +238,9 @@ async def test_a_block_that_ends_well_warns_of_nothing(make_any: Any, caplog: An
     assert [record.getMessage() for record in caplog.records] == []
 
 
-async def test_a_block_left_by_a_base_exception_is_rolled_back_and_returned(make: Any, table: str) -> None:
+async def test_a_block_left_by_a_base_exception_is_rolled_back_and_returned(
+    make: Any, table: str
+) -> None:
     class Interrupt(BaseException):
         """As KeyboardInterrupt, without its effect on the test runner."""
 

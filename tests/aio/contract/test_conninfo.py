@@ -27,7 +27,12 @@ async def application_name(pool: Any) -> Any:
 
 
 async def test_kwargs_are_passed_to_connect(make_any: Any) -> None:
-    kwargs = {"autocommit": True, "row_factory": dict_row, "cursor_factory": OwnCursor, "prepare_threshold": None}
+    kwargs = {
+        "autocommit": True,
+        "row_factory": dict_row,
+        "cursor_factory": OwnCursor,
+        "prepare_threshold": None,
+    }
     async with make_any(kwargs=kwargs) as pool:
         async with pool.connection(timeout=5) as conn:
             assert conn.autocommit is True
@@ -83,7 +88,7 @@ async def test_null_pools_call_them_at_every_connect_too(make_null: Any) -> None
 
     def conninfo() -> str:
         calls.append("conninfo")
-        return make_null.dsn  # type: ignore[no-any-return]
+        return make_null.dsn
 
     def kwargs() -> dict[str, Any]:
         calls.append("kwargs")
@@ -109,7 +114,9 @@ if True:  # ASYNC
 
 
 @pytest.mark.parametrize("parameter", ["conninfo", "kwargs"])
-async def test_a_callable_that_raises_is_a_failed_attempt_and_is_asked_again(make: Any, parameter: str) -> None:
+async def test_a_callable_that_raises_is_a_failed_attempt_and_is_asked_again(
+    make: Any, parameter: str
+) -> None:
     calls = []
 
     def broken_once() -> Any:

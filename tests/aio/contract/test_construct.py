@@ -48,7 +48,9 @@ async def test_impossible_sizes_are_refused(make: Any, min_size: int, max_size: 
 
 
 @pytest.mark.parametrize(("min_size", "max_size"), [(1, None), (1, 1), (1, 5), (0, -1)])
-async def test_impossible_sizes_are_refused_by_null_pools(make_null: Any, min_size: int, max_size: int | None) -> None:
+async def test_impossible_sizes_are_refused_by_null_pools(
+    make_null: Any, min_size: int, max_size: int | None
+) -> None:
     with pytest.raises(ValueError, match="min_size|max_size"):
         make_null.cls(make_null.dsn, min_size=min_size, max_size=max_size, open=False)
 
@@ -66,7 +68,9 @@ async def test_the_pool_takes_its_conninfo_by_position_and_all_else_by_name(make
         make_any.cls("dbname=x", psycopg.AsyncConnection)
 
 
-async def test_settings_can_be_read_back_from_the_attributes_they_are_named_after(make_any: Any) -> None:
+async def test_settings_can_be_read_back_from_the_attributes_they_are_named_after(
+    make_any: Any,
+) -> None:
     kwargs = {"autocommit": True}
     pool = make_any(
         kwargs=kwargs,

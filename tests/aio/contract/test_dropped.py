@@ -67,7 +67,9 @@ async def test_a_closed_pool_without_a_server_leaves_no_thread_and_no_descriptor
 if True:  # ASYNC
 
     @everpool_only("the tasks of psycopg_pool keep its connections until the event loop ends")
-    async def test_a_dropped_pool_leaves_no_thread_no_descriptor_and_no_warning(make_any: Any, database: Any) -> None:
+    async def test_a_dropped_pool_leaves_no_thread_no_descriptor_and_no_warning(
+        make_any: Any, database: Any
+    ) -> None:
         before = threads(), descriptors()
         pool = make_any(2)
         await pool.open()
@@ -82,7 +84,9 @@ if True:  # ASYNC
 
 else:
 
-    def test_a_dropped_pool_leaves_no_thread_no_descriptor_and_no_warning(make_any: Any, database: Any) -> None:
+    def test_a_dropped_pool_leaves_no_thread_no_descriptor_and_no_warning(
+        make_any: Any, database: Any
+    ) -> None:
         before = threads(), descriptors()
         pool = make_any(2)
         pool.open()
@@ -183,7 +187,11 @@ def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
     """Run the script with all warnings shown; the time it took and what came of it."""
     start = monotonic()
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-X", "dev", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     return monotonic() - start, done
 
@@ -191,7 +199,9 @@ def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
 @lru_cache
 def baseline(package: str) -> float:
     """How long a script takes that imports the package and the like of it, and ends."""
-    return min(run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0] for _ in range(2))
+    return min(
+        run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0] for _ in range(2)
+    )
 
 
 USE = """
@@ -233,14 +243,18 @@ async def test_a_program_that_ends_while_it_opens_its_pool_does_so_at_once_and_s
 
 
 @survives_cancellation
-async def test_a_program_that_exits_inside_a_block_ends_at_once_and_silently(package: str, dsn: str) -> None:
+async def test_a_program_that_exits_inside_a_block_ends_at_once_and_silently(
+    package: str, dsn: str
+) -> None:
     elapsed, done = run(program(package, dsn, FAIL))
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 3)
     assert elapsed < baseline(package) + 0.5
 
 
 @survives_cancellation
-async def test_a_program_that_ends_holding_a_connection_ends_at_once(package: str, dsn: str) -> None:
+async def test_a_program_that_ends_holding_a_connection_ends_at_once(
+    package: str, dsn: str
+) -> None:
     elapsed, done = run(program(package, dsn, HOLD))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
@@ -248,7 +262,9 @@ async def test_a_program_that_ends_holding_a_connection_ends_at_once(package: st
 
 
 @survives_cancellation
-async def test_a_program_that_ends_while_a_connect_hangs_does_so_at_once_and_silently(package: str) -> None:
+async def test_a_program_that_ends_while_a_connect_hangs_does_so_at_once_and_silently(
+    package: str,
+) -> None:
     with silent_port() as port:
         elapsed, done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)

@@ -43,7 +43,10 @@ async def test_null_pools_close_what_is_given_back(make_null: Any) -> None:
 async def test_a_connection_of_no_pool_is_refused(make_any: Any) -> None:
     conn = await AsyncConnection.connect(make_any.dsn)
     async with conn, make_any(name="choosy") as pool:
-        with pytest.raises(ValueError, match="can't return connection to pool 'choosy', it doesn't come from any pool"):
+        with pytest.raises(
+            ValueError,
+            match="can't return connection to pool 'choosy', it doesn't come from any pool",
+        ):
             await pool.putconn(conn)
         assert not conn.closed
 
@@ -51,7 +54,9 @@ async def test_a_connection_of_no_pool_is_refused(make_any: Any) -> None:
 async def test_a_connection_of_another_pool_is_refused(make_any: Any) -> None:
     async with make_any(name="one") as one, make_any(name="two") as two:
         conn = await one.getconn(5)
-        with pytest.raises(ValueError, match="can't return connection to pool 'two', it comes from pool 'one'"):
+        with pytest.raises(
+            ValueError, match="can't return connection to pool 'two', it comes from pool 'one'"
+        ):
             await two.putconn(conn)
         assert await scalar(conn, "select 1") == 1
         await conn.rollback()
@@ -133,7 +138,9 @@ async def test_null_pools_roll_back_for_a_client_that_waits(make_null: Any, capl
         assert again is conn
         assert again.info.transaction_status == TransactionStatus.IDLE
         await pool.putconn(again)
-    assert any("rolling back returned connection" in record.getMessage() for record in caplog.records)
+    assert any(
+        "rolling back returned connection" in record.getMessage() for record in caplog.records
+    )
 
 
 async def test_a_connection_given_back_in_the_middle_of_a_command_is_discarded(
@@ -179,7 +186,9 @@ async def test_a_dead_connection_given_back_is_replaced(make: Any, database: Any
         assert pool.get_stats()["returns_bad"] == 1
 
 
-async def test_a_connection_whose_rollback_fails_is_replaced(make: Any, database: Any, caplog: Any) -> None:
+async def test_a_connection_whose_rollback_fails_is_replaced(
+    make: Any, database: Any, caplog: Any
+) -> None:
     caplog.set_level(logging.WARNING)
     async with make() as pool:
         conn = await pool.getconn(5)
@@ -233,7 +242,9 @@ async def test_close_returns_works_with_a_connection_class_of_the_users_own(make
         await eventually(lambda: available(pool) == 1)
 
 
-async def test_close_returns_still_lets_old_connections_be_replaced(make: Any, database: Any) -> None:
+async def test_close_returns_still_lets_old_connections_be_replaced(
+    make: Any, database: Any
+) -> None:
     from tests.support.aio import sleep
 
     async with make(close_returns=True, max_lifetime=0.05) as pool:

@@ -66,7 +66,9 @@ if True:  # ASYNC
                 await eventually(lambda: pool.get_stats()["requests_waiting"] == 0)
             await whole(pool, 1)
 
-    async def test_a_block_that_is_cancelled_is_rolled_back_and_gives_its_connection_back(make_any: Any) -> None:
+    async def test_a_block_that_is_cancelled_is_rolled_back_and_gives_its_connection_back(
+        make_any: Any,
+    ) -> None:
         entered = Event()
 
         async def client() -> None:
@@ -85,7 +87,9 @@ if True:  # ASYNC
                 assert await scalar(conn, "select to_regclass('this_will_not_stay')") is None
             await whole(pool, 1)
 
-    async def test_a_query_that_is_cancelled_gives_its_connection_back_or_up(make_any: Any, database: Any) -> None:
+    async def test_a_query_that_is_cancelled_gives_its_connection_back_or_up(
+        make_any: Any, database: Any
+    ) -> None:
         async def client() -> None:
             async with pool.connection(timeout=5) as conn:
                 await conn.execute("select pg_sleep(20)")
@@ -99,7 +103,9 @@ if True:  # ASYNC
             await whole(pool, 1)
 
     @pytest.mark.parametrize("callback", ["check", "reset", "configure"])
-    async def test_a_client_cancelled_during_a_callback_loses_no_connection(make: Any, callback: str) -> None:
+    async def test_a_client_cancelled_during_a_callback_loses_no_connection(
+        make: Any, callback: str
+    ) -> None:
         reached, calls = Event(), []
 
         async def slow(conn: Any) -> None:
@@ -166,12 +172,16 @@ if True:  # ASYNC
         async with make(3) as pool:
             await cancel_at_random(pool, 3)
 
-    @everpool_only("the null pools of psycopg_pool lose the place of a client cancelled at a bad moment")
+    @everpool_only(
+        "the null pools of psycopg_pool lose the place of a client cancelled at a bad moment"
+    )
     async def test_clients_of_a_null_pool_cancelled_at_random_lose_no_place(make_null: Any) -> None:
         async with make_null(3) as pool:
             await cancel_at_random(pool, 3)
 
-    async def test_a_client_cancelled_while_its_pool_grows_does_not_stop_the_growth(make: Any) -> None:
+    async def test_a_client_cancelled_while_its_pool_grows_does_not_stop_the_growth(
+        make: Any,
+    ) -> None:
         class Slow(AsyncConnection[Any]):
             @classmethod
             async def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
@@ -250,7 +260,9 @@ else:
             pool.putconn(conn)
             whole(pool, 1)
 
-    def test_an_interrupted_query_gives_its_connection_back_or_up(make_any: Any, alarm: Any) -> None:
+    def test_an_interrupted_query_gives_its_connection_back_or_up(
+        make_any: Any, alarm: Any
+    ) -> None:
         with make_any() as pool:
             with pytest.raises(Interrupt):
                 with pool.connection(timeout=5) as conn:

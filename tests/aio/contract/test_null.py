@@ -39,7 +39,9 @@ async def test_nothing_is_kept(make_null: Any, database: Any) -> None:
 
 
 @pytest.mark.parametrize("max_size", [None, 0])
-async def test_without_max_size_there_is_no_limit(module: Any, dsn: str, max_size: int | None) -> None:
+async def test_without_max_size_there_is_no_limit(
+    module: Any, dsn: str, max_size: int | None
+) -> None:
     async with module.AsyncNullConnectionPool(dsn, max_size=max_size, open=False) as pool:
         assert (pool.min_size, pool.max_size) == (0, 0)
         conns = await gather(*[spawn(pool.getconn, 5) for _ in range(8)])
@@ -50,7 +52,9 @@ async def test_without_max_size_there_is_no_limit(module: Any, dsn: str, max_siz
         assert size(pool) == 0
 
 
-async def test_no_more_than_max_size_connections_are_made(make_null: Any, module: Any, database: Any) -> None:
+async def test_no_more_than_max_size_connections_are_made(
+    make_null: Any, module: Any, database: Any
+) -> None:
     async with make_null(1, 2) as pool:
         conns = [await pool.getconn(5) for _ in range(2)]
         with pytest.raises(module.PoolTimeout):
@@ -60,7 +64,9 @@ async def test_no_more_than_max_size_connections_are_made(make_null: Any, module
             await pool.putconn(conn)
 
 
-async def test_a_connection_given_back_goes_to_the_client_that_waits(make_null: Any, database: Any) -> None:
+async def test_a_connection_given_back_goes_to_the_client_that_waits(
+    make_null: Any, database: Any
+) -> None:
     async with make_null() as pool:
         conn = await pool.getconn(5)
         pid = conn.info.backend_pid
@@ -75,7 +81,9 @@ async def test_a_connection_given_back_goes_to_the_client_that_waits(make_null: 
         assert size(pool) == 0
 
 
-async def test_a_broken_connection_given_back_is_replaced_for_the_client_that_waits(make_null: Any) -> None:
+async def test_a_broken_connection_given_back_is_replaced_for_the_client_that_waits(
+    make_null: Any,
+) -> None:
     async with make_null() as pool:
         conn = await pool.getconn(5)
         worker = spawn(pool.getconn, 5)
@@ -90,7 +98,9 @@ async def test_a_broken_connection_given_back_is_replaced_for_the_client_that_wa
         assert size(pool) == 0
 
 
-async def test_a_block_inside_a_transaction_is_closed_without_a_trace(make_null: Any, caplog: Any) -> None:
+async def test_a_block_inside_a_transaction_is_closed_without_a_trace(
+    make_null: Any, caplog: Any
+) -> None:
     async with make_null() as pool:
         conn = await pool.getconn(5)
         await conn.execute("create table this_will_not_stay ()")
@@ -139,7 +149,9 @@ async def test_resize_changes_max_size_only(make_null: Any, module: Any) -> None
 
 
 @pytest.mark.parametrize(("min_size", "max_size"), [(1, None), (1, 2), (-1, 2), (0, -1)])
-async def test_resize_refuses_a_min_size(make_null: Any, min_size: int, max_size: int | None) -> None:
+async def test_resize_refuses_a_min_size(
+    make_null: Any, min_size: int, max_size: int | None
+) -> None:
     async with make_null(1, 3) as pool:
         with pytest.raises(ValueError, match="min_size|max_size"):
             await pool.resize(min_size, max_size)

@@ -90,7 +90,9 @@ async def test_a_closed_pool_cannot_be_opened_again(make_any: Any, module: Any) 
     await pool.open()
     await pool.close()
     for _ in range(2):
-        with pytest.raises(module.PoolClosed, match="pool has already been opened/closed and cannot be reused"):
+        with pytest.raises(
+            module.PoolClosed, match="pool has already been opened/closed and cannot be reused"
+        ):
             await pool.open()
     with pytest.raises(module.PoolClosed, match="cannot be reused"):
         async with pool:
@@ -151,11 +153,15 @@ async def test_wait_returns_when_min_size_connections_are_ready(make: Any) -> No
 
 
 @pytest.mark.parametrize("how", ["wait", "open"])
-async def test_a_wait_in_vain_closes_the_pool_and_raises_pool_timeout(make_any: Any, module: Any, how: str) -> None:
+async def test_a_wait_in_vain_closes_the_pool_and_raises_pool_timeout(
+    make_any: Any, module: Any, how: str
+) -> None:
     with refusing_port() as port:
         pool = make_any(conninfo=f"host=127.0.0.1 port={port} dbname=x")
         start = monotonic()
-        with pytest.raises(module.PoolTimeout, match=r"pool initialization incomplete after 0\.2 sec"):
+        with pytest.raises(
+            module.PoolTimeout, match=r"pool initialization incomplete after 0\.2 sec"
+        ):
             if how == "open":
                 await pool.open(wait=True, timeout=0.2)
             else:
@@ -167,7 +173,9 @@ async def test_a_wait_in_vain_closes_the_pool_and_raises_pool_timeout(make_any: 
             await pool.getconn()
 
 
-async def test_a_failed_wait_does_not_lose_the_error_inside_the_context(make: Any, module: Any) -> None:
+async def test_a_failed_wait_does_not_lose_the_error_inside_the_context(
+    make: Any, module: Any
+) -> None:
     with refusing_port() as port, pytest.raises(module.PoolTimeout):
         async with make(conninfo=f"host=127.0.0.1 port={port}") as pool:
             await pool.wait(0.1)
@@ -205,7 +213,9 @@ async def test_close_closes_the_idle_connections(make: Any, database: Any) -> No
     await eventually(lambda: not database.pids())
 
 
-async def test_close_leaves_lent_connections_alone_until_they_are_returned(make_any: Any, database: Any) -> None:
+async def test_close_leaves_lent_connections_alone_until_they_are_returned(
+    make_any: Any, database: Any
+) -> None:
     pool = make_any()
     await pool.open()
     conn = await pool.getconn(5)
@@ -256,7 +266,9 @@ async def test_close_takes_a_timeout(make_any: Any, timeout: float) -> None:
     assert pool.closed
 
 
-async def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(make: Any, recwarn: Any) -> None:
+async def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(
+    make: Any, recwarn: Any
+) -> None:
     with silent_port() as port:
         pool = make(conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
         await pool.open()
@@ -287,7 +299,10 @@ async def test_connections_that_arrive_after_close_are_closed(make: Any, databas
 if True:  # ASYNC
 
     async def test_open_in_the_constructor_warns_at_once(make_any: Any) -> None:
-        with pytest.warns(RuntimeWarning, match=rf"opening the async pool {make_any.cls.__name__} in the constructor"):
+        with pytest.warns(
+            RuntimeWarning,
+            match=rf"opening the async pool {make_any.cls.__name__} in the constructor",
+        ):
             pool = make_any(open=True)
         async with pool:
             async with pool.connection(timeout=5) as conn:
@@ -296,7 +311,10 @@ if True:  # ASYNC
     async def test_implicit_open_warns_at_first_use_and_only_then(make_any: Any) -> None:
         pool = make_any(open=None)
         assert not pool.closed
-        with pytest.warns(RuntimeWarning, match=rf"opening the async pool {make_any.cls.__name__} in the constructor"):
+        with pytest.warns(
+            RuntimeWarning,
+            match=rf"opening the async pool {make_any.cls.__name__} in the constructor",
+        ):
             conn = await pool.getconn(5)
         await pool.putconn(conn)
         async with pool.connection(timeout=5) as conn:
@@ -332,7 +350,10 @@ else:
     def test_implicit_open_warns_at_first_use_and_only_then(make_any: Any) -> None:
         pool = make_any(open=None)
         assert not pool.closed
-        with pytest.warns(DeprecationWarning, match=rf"the default for the {make_any.cls.__name__} 'open' parameter"):
+        with pytest.warns(
+            DeprecationWarning,
+            match=rf"the default for the {make_any.cls.__name__} 'open' parameter",
+        ):
             conn = pool.getconn(5)
         pool.putconn(conn)
         with pool.connection(timeout=5) as conn:

@@ -37,7 +37,9 @@ def line(dsn: str) -> Iterator[Line]:
         yield Line(dsn, port)
 
 
-async def test_a_client_of_an_unreachable_server_gets_pool_timeout_in_time(make_any: Any, module: Any) -> None:
+async def test_a_client_of_an_unreachable_server_gets_pool_timeout_in_time(
+    make_any: Any, module: Any
+) -> None:
     with silent_port() as port:
         pool = make_any(conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
         await pool.open()
@@ -49,7 +51,9 @@ async def test_a_client_of_an_unreachable_server_gets_pool_timeout_in_time(make_
         await pool.close(timeout=0.1)
 
 
-@everpool_only("the null pools of psycopg_pool rely on libpq's connect_timeout, which knows no less than two seconds")
+@everpool_only(
+    "the null pools of psycopg_pool rely on libpq's connect_timeout, which knows no less than two seconds"
+)
 async def test_the_deadline_of_a_null_pool_bounds_the_connect(make_null: Any, module: Any) -> None:
     with silent_port() as port:
         pool = make_null(conninfo=f"host=127.0.0.1 port={port}")
@@ -61,7 +65,9 @@ async def test_the_deadline_of_a_null_pool_bounds_the_connect(make_null: Any, mo
         await pool.close(timeout=0.1)
 
 
-async def test_the_pool_keeps_trying_and_serves_the_client_that_waits(make: Any, line: Line) -> None:
+async def test_the_pool_keeps_trying_and_serves_the_client_that_waits(
+    make: Any, line: Line
+) -> None:
     async with make(conninfo=line.conninfo) as pool:
         worker = spawn(pool.getconn, 10)
         await eventually(lambda: len(line.calls) >= 2)
@@ -78,14 +84,18 @@ async def test_failed_attempts_are_logged(make: Any, line: Line, caplog: Any) ->
         await eventually(lambda: any("cut-off" in record.getMessage() for record in caplog.records))
 
 
-async def test_reconnect_failed_is_called_with_the_pool_after_reconnect_timeout(make: Any, line: Line) -> None:
+async def test_reconnect_failed_is_called_with_the_pool_after_reconnect_timeout(
+    make: Any, line: Line
+) -> None:
     calls = []
 
     def reconnect_failed(pool: Any) -> None:
         calls.append((pool, monotonic()))
 
     start = monotonic()
-    async with make(conninfo=line.conninfo, reconnect_timeout=0.4, reconnect_failed=reconnect_failed) as pool:
+    async with make(
+        conninfo=line.conninfo, reconnect_timeout=0.4, reconnect_failed=reconnect_failed
+    ) as pool:
         await eventually(lambda: calls)
         assert calls[0][0] is pool
         assert 0.39 < calls[0][1] - start < 2
@@ -101,13 +111,19 @@ if True:  # ASYNC
             await sleep(0)
             calls.append(pool)
 
-        async with make(conninfo=line.conninfo, reconnect_timeout=0.1, reconnect_failed=reconnect_failed) as pool:
+        async with make(
+            conninfo=line.conninfo, reconnect_timeout=0.1, reconnect_failed=reconnect_failed
+        ) as pool:
             await eventually(lambda: calls == [pool])
 
 
-async def test_reconnect_failed_is_not_called_when_the_server_comes_back_in_time(make: Any, line: Line) -> None:
+async def test_reconnect_failed_is_not_called_when_the_server_comes_back_in_time(
+    make: Any, line: Line
+) -> None:
     calls: list[Any] = []
-    async with make(conninfo=line.conninfo, reconnect_timeout=30.0, reconnect_failed=calls.append) as pool:
+    async with make(
+        conninfo=line.conninfo, reconnect_timeout=30.0, reconnect_failed=calls.append
+    ) as pool:
         await eventually(lambda: len(line.calls) >= 2)
         line.up = True
         async with pool.connection(timeout=10) as conn:
@@ -124,19 +140,29 @@ async def test_reconnect_failed_is_not_called_while_the_server_answers(make: Any
     assert not calls
 
 
-async def test_the_pool_recovers_after_reconnect_failed_when_it_is_asked(make: Any, line: Line) -> None:
+async def test_the_pool_recovers_after_reconnect_failed_when_it_is_asked(
+    make: Any, line: Line
+) -> None:
     calls: list[Any] = []
-    async with make(conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append) as pool:
+    async with make(
+        conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append
+    ) as pool:
         await eventually(lambda: calls)
         line.up = True
         async with pool.connection(timeout=10) as conn:
             assert await scalar(conn, "select 1") == 1
 
 
-@everpool_only("psycopg_pool gives up and stays below min_size until somebody asks, though it documents the contrary")
-async def test_the_pool_recovers_after_reconnect_failed_by_itself(make: Any, line: Line, database: Any) -> None:
+@everpool_only(
+    "psycopg_pool gives up and stays below min_size until somebody asks, though it documents the contrary"
+)
+async def test_the_pool_recovers_after_reconnect_failed_by_itself(
+    make: Any, line: Line, database: Any
+) -> None:
     calls: list[Any] = []
-    async with make(2, conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append) as pool:
+    async with make(
+        2, conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append
+    ) as pool:
         await eventually(lambda: calls)
         line.up = True
         await eventually(lambda: pool.get_stats()["pool_available"] == 2)
@@ -144,15 +170,21 @@ async def test_the_pool_recovers_after_reconnect_failed_by_itself(make: Any, lin
 
 
 @everpool_only("psycopg_pool calls it for each connection it gave up")
-async def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(make: Any, line: Line) -> None:
+async def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(
+    make: Any, line: Line
+) -> None:
     calls = []
 
     def reconnect_failed(pool: Any) -> None:
         calls.append(monotonic())
 
-    async with make(4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed):
+    async with make(
+        4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed
+    ):
         await eventually(lambda: len(calls) == 3)
-    assert all(0.4 < later - earlier < 1.5 for earlier, later in zip(calls, calls[1:], strict=False))
+    assert all(
+        0.4 < later - earlier < 1.5 for earlier, later in zip(calls, calls[1:], strict=False)
+    )
 
 
 async def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, line: Line) -> None:
@@ -162,7 +194,9 @@ async def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, 
         calls.append(pool)
         raise ZeroDivisionError
 
-    async with make(conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=reconnect_failed) as pool:
+    async with make(
+        conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=reconnect_failed
+    ) as pool:
         await eventually(lambda: calls)
         line.up = True
         async with pool.connection(timeout=10) as conn:
@@ -192,7 +226,9 @@ async def test_close_ends_the_trying(make: Any, line: Line) -> None:
     assert len(line.calls) <= tried
 
 
-async def test_a_null_pool_without_a_server_fails_the_client_at_once_or_in_time(make_null: Any, line: Line) -> None:
+async def test_a_null_pool_without_a_server_fails_the_client_at_once_or_in_time(
+    make_null: Any, line: Line
+) -> None:
     import psycopg
 
     async with make_null(conninfo=line.conninfo) as pool:

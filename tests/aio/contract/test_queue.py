@@ -76,7 +76,9 @@ async def test_a_client_that_waits_gets_the_connection_given_back(make_any: Any)
         await pool.putconn(conn)
 
 
-async def test_a_client_waits_no_longer_than_the_timeout_of_the_pool(make_any: Any, module: Any) -> None:
+async def test_a_client_waits_no_longer_than_the_timeout_of_the_pool(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(timeout=0.2) as pool:
         conn = await pool.getconn(5)
         start = monotonic()
@@ -96,7 +98,9 @@ async def test_a_client_may_ask_for_another_timeout(make_any: Any, module: Any) 
         await pool.putconn(conn)
 
 
-async def test_the_timeout_of_the_pool_may_be_changed_while_open(make_any: Any, module: Any) -> None:
+async def test_the_timeout_of_the_pool_may_be_changed_while_open(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(timeout=25.0) as pool:
         conn = await pool.getconn()
         pool.timeout = 0.1
@@ -108,7 +112,9 @@ async def test_the_timeout_of_the_pool_may_be_changed_while_open(make_any: Any, 
 
 
 @pytest.mark.parametrize("timeout", [0, -1])
-async def test_a_timeout_of_nothing_is_a_timeout_when_nothing_is_free(make_any: Any, module: Any, timeout: int) -> None:
+async def test_a_timeout_of_nothing_is_a_timeout_when_nothing_is_free(
+    make_any: Any, module: Any, timeout: int
+) -> None:
     async with make_any() as pool:
         conn = await pool.getconn(5)
         start = monotonic()
@@ -170,7 +176,9 @@ async def test_a_client_that_gave_up_is_passed_over(make_any: Any, module: Any) 
         await pool.putconn(conn)
 
 
-async def test_clients_that_give_up_just_when_connections_come_lose_none(make_any: Any, module: Any) -> None:
+async def test_clients_that_give_up_just_when_connections_come_lose_none(
+    make_any: Any, module: Any
+) -> None:
     async def client(n: int) -> str:
         try:
             async with pool.connection(timeout=0.004 + 0.0007 * n):
@@ -189,13 +197,17 @@ async def test_clients_that_give_up_just_when_connections_come_lose_none(make_an
         assert pool.get_stats()["pool_size"] == (0 if make_any.null else 2)
 
 
-async def test_more_clients_than_max_waiting_are_turned_away_at_once(make_any: Any, module: Any) -> None:
+async def test_more_clients_than_max_waiting_are_turned_away_at_once(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(max_waiting=2, name="popular") as pool:
         conn = await pool.getconn(5)
         workers = [spawn(pool.getconn, 5) for _ in range(2)]
         await eventually(lambda: waiting(pool) == 2)
         start = monotonic()
-        with pytest.raises(module.TooManyRequests, match="the pool 'popular' has already 2 requests waiting"):
+        with pytest.raises(
+            module.TooManyRequests, match="the pool 'popular' has already 2 requests waiting"
+        ):
             await pool.getconn(5)
         with pytest.raises(module.TooManyRequests):
             async with pool.connection(timeout=5):
@@ -222,7 +234,9 @@ async def test_max_waiting_may_be_changed_while_open(make_any: Any, module: Any)
 
 
 @everpool_only("psycopg_pool counts a client that gave up as waiting until it next serves one")
-async def test_a_client_that_gave_up_leaves_its_place_in_the_queue(make_any: Any, module: Any) -> None:
+async def test_a_client_that_gave_up_leaves_its_place_in_the_queue(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(max_waiting=1) as pool:
         conn = await pool.getconn(5)
         for _ in range(3):
@@ -235,7 +249,7 @@ async def test_a_client_that_gave_up_leaves_its_place_in_the_queue(make_any: Any
 async def test_a_burst_is_served_whole(make_any: Any) -> None:
     async def client() -> int:
         async with pool.connection(timeout=10) as conn:
-            return await scalar(conn, "select 1")  # type: ignore[no-any-return]
+            return await scalar(conn, "select 1")
 
     async with make_any(2, 4) as pool:
         assert sum(await gather(*[spawn(client) for _ in range(60)])) == 60

@@ -42,7 +42,9 @@ async def test_a_pool_starts_with_min_size_connections(make: Any, database: Any)
         assert (size(pool), available(pool)) == (3, 3)
 
 
-async def test_a_pool_grows_to_max_size_and_no_further(make: Any, module: Any, database: Any) -> None:
+async def test_a_pool_grows_to_max_size_and_no_further(
+    make: Any, module: Any, database: Any
+) -> None:
     async with make(1, 3) as pool:
         await pool.wait(5)
         conns = await take(pool, 3)
@@ -73,7 +75,9 @@ async def test_a_pool_may_start_empty_and_grow_on_demand(make: Any, database: An
         await give_back(pool, conns)
 
 
-async def test_a_client_takes_a_returned_connection_rather_than_wait_for_a_new_one(make: Any) -> None:
+async def test_a_client_takes_a_returned_connection_rather_than_wait_for_a_new_one(
+    make: Any,
+) -> None:
     class SlowToGrow(AsyncConnection[Any]):
         made = 0
 
@@ -130,7 +134,9 @@ async def test_connections_in_use_are_not_closed_for_idleness(make: Any) -> None
 # max_lifetime
 
 
-async def test_a_connection_past_its_lifetime_is_replaced_when_it_returns(make: Any, database: Any) -> None:
+async def test_a_connection_past_its_lifetime_is_replaced_when_it_returns(
+    make: Any, database: Any
+) -> None:
     async with make(max_lifetime=0.2) as pool:
         conn = await pool.getconn(5)
         pid = conn.info.backend_pid
@@ -151,7 +157,9 @@ async def test_a_connection_within_its_lifetime_is_kept(make: Any) -> None:
             assert second is first
 
 
-async def test_a_connection_lives_no_more_than_five_percent_short_of_its_lifetime(make: Any) -> None:
+async def test_a_connection_lives_no_more_than_five_percent_short_of_its_lifetime(
+    make: Any,
+) -> None:
     async with make(8, max_lifetime=1.0) as pool:
         start = monotonic()
         conns = await take(pool, 8)
@@ -181,7 +189,9 @@ async def test_an_idle_connection_past_its_lifetime_is_not_lent(make: Any) -> No
             assert conn.info.backend_pid != pid
 
 
-async def test_null_pools_close_whatever_comes_back_and_replace_the_old_for_those_who_wait(make_null: Any) -> None:
+async def test_null_pools_close_whatever_comes_back_and_replace_the_old_for_those_who_wait(
+    make_null: Any,
+) -> None:
     async with make_null(max_lifetime=0.1) as pool:
         conn = await pool.getconn(5)
         worker = spawn(pool.getconn, 5)
@@ -272,7 +282,9 @@ async def test_drain_replaces_the_idle_connections_at_once(make: Any, database: 
         assert size(pool) == 3
 
 
-async def test_drain_leaves_lent_connections_alone_and_replaces_them_on_return(make: Any, database: Any) -> None:
+async def test_drain_leaves_lent_connections_alone_and_replaces_them_on_return(
+    make: Any, database: Any
+) -> None:
     async with make(2) as pool:
         await pool.wait(5)
         conn = await pool.getconn(5)
@@ -341,7 +353,9 @@ async def test_check_keeps_the_good_and_replaces_the_broken(make: Any, database:
         await give_back(pool, conns)
 
 
-async def test_check_leaves_healthy_connections_idle_outside_a_transaction(make: Any, database: Any) -> None:
+async def test_check_leaves_healthy_connections_idle_outside_a_transaction(
+    make: Any, database: Any
+) -> None:
     async with make(2) as pool:
         await pool.wait(5)
         before = database.pids()

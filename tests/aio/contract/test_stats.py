@@ -35,11 +35,11 @@ def stat(pool: Any, key: str) -> Any:
 
 async def test_measures_are_always_there(make_any: Any) -> None:
     pool = make_any(2, 5)
-    assert MEASURES <= set(pool.get_stats())
+    assert set(pool.get_stats()) >= MEASURES
     async with pool:
-        assert MEASURES <= set(pool.get_stats())
-        assert MEASURES <= set(pool.pop_stats())
-    assert MEASURES <= set(pool.get_stats())
+        assert set(pool.get_stats()) >= MEASURES
+        assert set(pool.pop_stats()) >= MEASURES
+    assert set(pool.get_stats()) >= MEASURES
 
 
 async def test_the_documented_names_are_the_only_plain_ones(make_any: Any) -> None:
@@ -61,7 +61,9 @@ async def test_stats_are_a_copy(make_any: Any) -> None:
 async def test_the_sizes_are_those_of_the_pool(make: Any) -> None:
     async with make(2, 4) as pool:
         await pool.wait(5)
-        assert [stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")] == [2, 4, 2, 2]
+        assert [
+            stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")
+        ] == [2, 4, 2, 2]
         conns = await gather(*[spawn(pool.getconn, 5) for _ in range(3)])
         await eventually(lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 0))
         await pool.putconn(conns.pop())
@@ -87,7 +89,9 @@ async def test_pool_size_counts_connections_in_preparation(make: Any) -> None:
 
 async def test_the_size_of_a_null_pool_is_the_number_of_connections_lent(make_null: Any) -> None:
     async with make_null(1, 3) as pool:
-        assert [stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")] == [0, 3, 0, 0]
+        assert [
+            stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")
+        ] == [0, 3, 0, 0]
         one = await pool.getconn(5)
         two = await pool.getconn(5)
         assert (stat(pool, "pool_size"), stat(pool, "pool_available")) == (2, 0)
@@ -141,7 +145,9 @@ async def test_requests_that_time_out_are_errors(make_any: Any, module: Any) -> 
         await pool.putconn(conn)
 
 
-async def test_requests_turned_away_are_errors_and_were_not_queued(make_any: Any, module: Any) -> None:
+async def test_requests_turned_away_are_errors_and_were_not_queued(
+    make_any: Any, module: Any
+) -> None:
     async with make_any(max_waiting=1) as pool:
         await pool.wait(5)
         conn = await pool.getconn(5)
@@ -224,7 +230,9 @@ async def test_connections_found_lost_by_check_are_counted(make: Any, database: 
         await eventually(lambda: stat(pool, "pool_available") == 3)
 
 
-async def test_connections_found_lost_by_the_check_callback_are_counted(make: Any, database: Any) -> None:
+async def test_connections_found_lost_by_the_check_callback_are_counted(
+    make: Any, database: Any
+) -> None:
     async with make(check=make.cls.check_connection) as pool:
         await pool.wait(5)
         database.kill(*database.pids())
@@ -255,7 +263,12 @@ async def test_pop_stats_resets_the_counters_and_not_the_measures(make: Any) -> 
         assert stats["usage_ms"] >= 15
         stats = pool.pop_stats()
         assert not any(stats.get(key, 0) for key in COUNTERS)
-        assert [stats[key] for key in ("pool_min", "pool_max", "pool_size", "pool_available")] == [2, 2, 2, 2]
+        assert [stats[key] for key in ("pool_min", "pool_max", "pool_size", "pool_available")] == [
+            2,
+            2,
+            2,
+            2,
+        ]
         async with pool.connection(timeout=5):
             pass
         assert stat(pool, "requests_num") == 1

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 async def test_connection_goes_through_getconn_and_putconn_of_a_subclass(make_any: Any) -> None:
     log: list[Any] = []
 
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         async def getconn(self, timeout: float | None = None) -> Any:
             log.append(("get", timeout))
             return await super().getconn(timeout)
@@ -39,7 +39,7 @@ async def test_connection_goes_through_getconn_and_putconn_of_a_subclass(make_an
 
 
 async def test_a_subclass_may_prepare_each_connection_it_lends(make: Any) -> None:
-    class Marking(make.cls):  # type: ignore[misc, name-defined]
+    class Marking(make.cls):
         async def getconn(self, timeout: float | None = None) -> Any:
             conn = await super().getconn(timeout)
             await conn.execute("set timezone = 'Asia/Tokyo'")
@@ -54,7 +54,7 @@ async def test_a_subclass_may_prepare_each_connection_it_lends(make: Any) -> Non
 async def test_a_subclass_may_override_only_putconn(make: Any) -> None:
     given_back = []
 
-    class Own(make.cls):  # type: ignore[misc, name-defined]
+    class Own(make.cls):
         async def putconn(self, conn: Any) -> None:
             given_back.append(conn)
             await super().putconn(conn)
@@ -70,7 +70,7 @@ async def test_a_subclass_may_override_only_putconn(make: Any) -> None:
 async def test_close_returns_goes_through_putconn_of_a_subclass(make: Any) -> None:
     given_back = []
 
-    class Own(make.cls):  # type: ignore[misc, name-defined]
+    class Own(make.cls):
         async def putconn(self, conn: Any) -> None:
             given_back.append(conn)
             await super().putconn(conn)
@@ -83,7 +83,7 @@ async def test_close_returns_goes_through_putconn_of_a_subclass(make: Any) -> No
 
 
 async def test_a_subclass_may_add_parameters_and_attributes(make_any: Any) -> None:
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         def __init__(self, conninfo: str, *, flavour: str, **kwargs: Any) -> None:
             self.flavour = flavour
             super().__init__(conninfo, **kwargs)
@@ -97,10 +97,12 @@ async def test_a_subclass_may_add_parameters_and_attributes(make_any: Any) -> No
             assert await scalar(conn, "select 1") == 1
 
 
-async def test_a_subclass_whose_constructor_fails_leaves_nothing_to_complain_about(make_any: Any) -> None:
+async def test_a_subclass_whose_constructor_fails_leaves_nothing_to_complain_about(
+    make_any: Any,
+) -> None:
     import gc
 
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise ZeroDivisionError
 
@@ -110,7 +112,7 @@ async def test_a_subclass_whose_constructor_fails_leaves_nothing_to_complain_abo
 
 
 async def test_the_error_and_warning_texts_name_the_subclass(make_any: Any) -> None:
-    class Fancy(make_any.cls):  # type: ignore[misc, name-defined]
+    class Fancy(make_any.cls):
         pass
 
     make_any.cls = Fancy
@@ -134,7 +136,7 @@ async def test_any_object_may_hang_on_a_pool(make_any: Any) -> None:
 
 
 async def test_a_parametrized_class_can_be_called_and_derived_from(make_any: Any) -> None:
-    class Own(make_any.cls[Any]):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls[Any]):
         pass
 
     for cls in (make_any.cls[Any], Own):

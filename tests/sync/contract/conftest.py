@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from everpool.lab import PostgresServer
 from tests.support.database import Database
 from tests.support.packages import PACKAGES
 
@@ -33,8 +35,8 @@ def module(package: str) -> ModuleType:
 
 
 @pytest.fixture
-def database(server_dsn: str) -> Iterator[Database]:
-    database = Database(server_dsn)
+def database(server: PostgresServer) -> Iterator[Database]:
+    database = Database(server.dsn)
     yield database
     database.close()
 
@@ -52,9 +54,7 @@ class Make:
         self.dsn = dsn
         self.null = null
 
-    def __call__(
-        self, size: int = 1, max_size: int | None = None, **settings: Any
-    ) -> Any:
+    def __call__(self, size: int = 1, max_size: int | None = None, **settings: Any) -> Any:
         settings.setdefault("conninfo", self.dsn)
         settings.setdefault("open", False)
         if self.null:
@@ -80,11 +80,3 @@ def make_any(request: pytest.FixtureRequest, module: ModuleType, dsn: str) -> Ma
     if request.param == "null":
         return Make(module.NullConnectionPool, dsn, null=True)
     return Make(module.ConnectionPool, dsn, null=False)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A hang fails the test, and so does any warning: the original emits none that it does not document."""
-    for item in items:
-        if "contract" in item.path.parts:
-            item.add_marker(pytest.mark.timeout(30))
-            item.add_marker(pytest.mark.filterwarnings("error"))

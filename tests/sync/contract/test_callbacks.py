@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+
 from tests.support.packages import everpool_only
 from tests.support.threads import Event, eventually, scalar, sleep, spawn
 
@@ -79,9 +80,7 @@ def test_a_connection_that_configure_leaves_in_a_transaction_is_not_lent(
     assert any("INTRANS" in record.getMessage() for record in caplog.records)
 
 
-def test_configure_is_tried_again_on_a_new_connection_after_raising(
-    make: Any, caplog: Any
-) -> None:
+def test_configure_is_tried_again_on_a_new_connection_after_raising(make: Any, caplog: Any) -> None:
     caplog.set_level(logging.WARNING)
     calls = []
 
@@ -112,9 +111,7 @@ def test_configure_is_tried_again_after_leaving_a_transaction_once(make: Any) ->
 
 
 @everpool_only("psycopg_pool leaves such a connection to the garbage collector")
-def test_a_connection_whose_configure_failed_is_closed(
-    make: Any, database: Any
-) -> None:
+def test_a_connection_whose_configure_failed_is_closed(make: Any, database: Any) -> None:
     failed = []
 
     def configure(conn: Any) -> None:
@@ -181,9 +178,7 @@ def test_a_client_whose_connection_fails_the_check_gets_another(make: Any) -> No
             assert scalar(conn, "select 1") == 1
 
 
-def test_a_connection_found_broken_by_the_check_is_replaced(
-    make: Any, database: Any
-) -> None:
+def test_a_connection_found_broken_by_the_check_is_replaced(make: Any, database: Any) -> None:
     with make(check=make.cls.check_connection) as pool:
         pool.wait(5)
         (pid,) = database.pids()
@@ -195,9 +190,7 @@ def test_a_connection_found_broken_by_the_check_is_replaced(
         assert len(database.pids()) == 1
 
 
-def test_a_check_that_always_fails_ends_in_pool_timeout_in_time(
-    make_any: Any, module: Any
-) -> None:
+def test_a_check_that_always_fails_ends_in_pool_timeout_in_time(make_any: Any, module: Any) -> None:
     def check(conn: Any) -> None:
         raise Boom
 
@@ -259,9 +252,7 @@ def test_a_check_that_raises_inside_a_transaction_does_not_spoil_the_connection(
 def test_check_connection_leaves_a_working_connection_as_it_was(
     make_any: Any, autocommit: bool
 ) -> None:
-    with make_any(
-        kwargs={"autocommit": autocommit}, check=make_any.cls.check_connection
-    ) as pool:
+    with make_any(kwargs={"autocommit": autocommit}, check=make_any.cls.check_connection) as pool:
         with pool.connection(timeout=5) as conn:
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.autocommit is autocommit
@@ -329,9 +320,7 @@ def test_reset_is_called_when_a_connection_returns(make: Any) -> None:
         eventually(lambda: len(seen) == 2)
 
 
-def test_reset_finds_a_connection_returned_in_a_transaction_already_idle(
-    make: Any,
-) -> None:
+def test_reset_finds_a_connection_returned_in_a_transaction_already_idle(make: Any) -> None:
     seen = []
 
     def reset(conn: Any) -> None:
@@ -364,9 +353,7 @@ def test_a_client_that_waits_gets_the_connection_after_its_reset(make_any: Any) 
         assert order[:2] == ["reset", "lent"]
 
 
-def test_null_pools_reset_a_connection_only_for_a_client_that_waits(
-    make_null: Any,
-) -> None:
+def test_null_pools_reset_a_connection_only_for_a_client_that_waits(make_null: Any) -> None:
     seen = []
 
     def reset(conn: Any) -> None:
@@ -380,9 +367,7 @@ def test_null_pools_reset_a_connection_only_for_a_client_that_waits(
 
 
 @pytest.mark.parametrize("fault", ["raises", "leaves a transaction"])
-def test_a_connection_spoiled_by_reset_is_replaced(
-    make: Any, caplog: Any, fault: str
-) -> None:
+def test_a_connection_spoiled_by_reset_is_replaced(make: Any, caplog: Any, fault: str) -> None:
     caplog.set_level(logging.WARNING)
     spoiled = []
 

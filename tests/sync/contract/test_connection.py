@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+
 from tests.support.threads import eventually, scalar
 
 
@@ -61,9 +62,7 @@ def test_a_database_error_passes_through_and_the_connection_lives_on(make: Any) 
             assert scalar(again, "select 1") == 1
 
 
-def test_a_handled_database_error_leaves_the_block_rolled_back(
-    make_any: Any, table: str
-) -> None:
+def test_a_handled_database_error_leaves_the_block_rolled_back(make_any: Any, table: str) -> None:
     with make_any() as pool:
         with pool.connection(timeout=5) as conn:
             conn.execute(f"insert into {table} values (1)")
@@ -73,12 +72,8 @@ def test_a_handled_database_error_leaves_the_block_rolled_back(
             assert scalar(conn, f"select count(*) from {table}") == 0
 
 
-def test_an_error_at_commit_passes_through(
-    make_any: Any, table: str, database: Any
-) -> None:
-    database.execute(
-        f"alter table {table} add unique (n) deferrable initially deferred"
-    )
+def test_an_error_at_commit_passes_through(make_any: Any, table: str, database: Any) -> None:
+    database.execute(f"alter table {table} add unique (n) deferrable initially deferred")
     with make_any() as pool:
         with pytest.raises(psycopg.errors.UniqueViolation):
             with pool.connection(timeout=5) as conn:
@@ -87,9 +82,7 @@ def test_an_error_at_commit_passes_through(
             assert scalar(conn, f"select count(*) from {table}") == 0
 
 
-def test_the_user_may_end_the_transaction_inside_the_block(
-    make_any: Any, table: str
-) -> None:
+def test_the_user_may_end_the_transaction_inside_the_block(make_any: Any, table: str) -> None:
     with make_any() as pool:
         with pool.connection(timeout=5) as conn:
             conn.execute(f"insert into {table} values (1)")
@@ -130,9 +123,7 @@ def test_the_connection_goes_back_and_is_lent_again(make: Any) -> None:
             assert second is first
 
 
-def test_null_pools_close_the_connection_at_the_end_of_the_block(
-    make_null: Any,
-) -> None:
+def test_null_pools_close_the_connection_at_the_end_of_the_block(make_null: Any) -> None:
     with make_null() as pool:
         with pool.connection(timeout=5) as first:
             assert not first.closed
@@ -155,9 +146,7 @@ def test_the_block_may_be_left_by_return_and_break(make: Any) -> None:
             assert again is conn
 
 
-def test_the_timeout_of_the_call_overrides_that_of_the_pool(
-    make_any: Any, module: Any
-) -> None:
+def test_the_timeout_of_the_call_overrides_that_of_the_pool(make_any: Any, module: Any) -> None:
     with make_any(timeout=20.0) as pool:
         with pool.connection(timeout=5):
             start = monotonic()
@@ -215,9 +204,7 @@ def test_a_broken_connection_does_not_hide_the_error_of_the_block(
             assert scalar(conn, "select 1") == 1
 
 
-def test_a_connection_closed_by_the_user_inside_the_block_is_replaced(
-    make_any: Any,
-) -> None:
+def test_a_connection_closed_by_the_user_inside_the_block_is_replaced(make_any: Any) -> None:
     with make_any() as pool:
         with pool.connection(timeout=5) as first:
             first.close()
@@ -228,9 +215,7 @@ def test_a_connection_closed_by_the_user_inside_the_block_is_replaced(
         eventually(lambda: pool.get_stats()["pool_size"] == (0 if make_any.null else 1))
 
 
-def test_the_autocommit_of_the_connection_is_respected(
-    make_any: Any, table: str
-) -> None:
+def test_the_autocommit_of_the_connection_is_respected(make_any: Any, table: str) -> None:
     with make_any(kwargs={"autocommit": True}) as pool:
         with pytest.raises(Boom):
             with pool.connection(timeout=5) as conn:

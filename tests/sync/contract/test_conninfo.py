@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from psycopg import Connection, Cursor
 from psycopg.rows import dict_row
+
 from tests.support.threads import eventually, scalar
 
 
@@ -51,9 +52,7 @@ def test_the_conninfo_may_be_empty_and_all_be_in_kwargs(make_any: Any) -> None:
     from psycopg.conninfo import conninfo_to_dict
 
     with make_any(conninfo="", kwargs=conninfo_to_dict(make_any.dsn)) as pool:
-        assert (
-            application_name(pool) == conninfo_to_dict(make_any.dsn)["application_name"]
-        )
+        assert application_name(pool) == conninfo_to_dict(make_any.dsn)["application_name"]
 
 
 def test_a_callable_conninfo_is_called_at_every_connect(make: Any) -> None:
@@ -90,7 +89,7 @@ def test_null_pools_call_them_at_every_connect_too(make_null: Any) -> None:
 
     def conninfo() -> str:
         calls.append("conninfo")
-        return make_null.dsn  # type: ignore[no-any-return]
+        return make_null.dsn
 
     def kwargs() -> dict[str, Any]:
         calls.append("kwargs")
@@ -128,9 +127,7 @@ def test_kwargs_may_be_changed_before_opening(make_any: Any) -> None:
         assert conn.autocommit is True
 
 
-def test_kwargs_may_be_changed_while_open_for_the_connections_to_come(
-    make: Any,
-) -> None:
+def test_kwargs_may_be_changed_while_open_for_the_connections_to_come(make: Any) -> None:
     with make(kwargs={"application_name": "before"}) as pool:
         assert application_name(pool) == "before"
         pool.kwargs["application_name"] = "after"
@@ -211,9 +208,7 @@ def test_connections_are_made_by_the_connect_of_their_class(make_any: Any) -> No
             seen.append((conninfo, kwargs.get("application_name")))
             return super().connect(conninfo, **kwargs)
 
-    with make_any(
-        connection_class=Recording, kwargs={"application_name": "seen"}
-    ) as pool:
+    with make_any(connection_class=Recording, kwargs={"application_name": "seen"}) as pool:
         with pool.connection(timeout=5) as conn:
             assert type(conn) is Recording
     assert len(seen) == 1

@@ -33,13 +33,7 @@ def test_a_null_pool_without_arguments_is_unbounded(module: Any) -> None:
 
 @pytest.mark.parametrize(
     ("min_size", "max_size", "shown"),
-    [
-        (2, None, (2, 2)),
-        (2, 2, (2, 2)),
-        (2, 5, (2, 5)),
-        (0, 3, (0, 3)),
-        (1, 100, (1, 100)),
-    ],
+    [(2, None, (2, 2)), (2, 2, (2, 2)), (2, 5, (2, 5)), (0, 3, (0, 3)), (1, 100, (1, 100))],
 )
 def test_sizes_are_taken_as_given(
     make: Any, min_size: int, max_size: int | None, shown: tuple[int, int]
@@ -48,12 +42,8 @@ def test_sizes_are_taken_as_given(
     assert (pool.min_size, pool.max_size) == shown
 
 
-@pytest.mark.parametrize(
-    ("min_size", "max_size"), [(-1, None), (-1, 2), (3, 2), (0, 0), (0, None)]
-)
-def test_impossible_sizes_are_refused(
-    make: Any, min_size: int, max_size: int | None
-) -> None:
+@pytest.mark.parametrize(("min_size", "max_size"), [(-1, None), (-1, 2), (3, 2), (0, 0), (0, None)])
+def test_impossible_sizes_are_refused(make: Any, min_size: int, max_size: int | None) -> None:
     with pytest.raises(ValueError, match="min_size|max_size"):
         make.cls(make.dsn, min_size=min_size, max_size=max_size, open=False)
 
@@ -73,9 +63,7 @@ def test_at_least_one_worker_is_asked_for(make_any: Any, num_workers: int) -> No
     assert make_any(num_workers=1).num_workers == 1
 
 
-def test_the_pool_takes_its_conninfo_by_position_and_all_else_by_name(
-    make_any: Any,
-) -> None:
+def test_the_pool_takes_its_conninfo_by_position_and_all_else_by_name(make_any: Any) -> None:
     assert make_any.cls("dbname=x", open=False).conninfo == "dbname=x"
     with pytest.raises(TypeError):
         make_any.cls("dbname=x", psycopg.Connection)

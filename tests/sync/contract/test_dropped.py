@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+
 from tests.support.net import refusing_port, silent_port
 from tests.support.packages import everpool_only
 from tests.support.threads import eventually, scalar, sleep, spawn
@@ -53,9 +54,7 @@ def test_a_closed_pool_leaves_no_thread_and_no_descriptor(make_any: Any) -> None
     eventually(lambda: descriptors() <= before[1])
 
 
-def test_a_closed_pool_without_a_server_leaves_no_thread_and_no_descriptor(
-    make: Any,
-) -> None:
+def test_a_closed_pool_without_a_server_leaves_no_thread_and_no_descriptor(make: Any) -> None:
     before = threads(), descriptors()
     with refusing_port() as port:
         with make(2, conninfo=f"host=127.0.0.1 port={port}") as pool:
@@ -82,9 +81,7 @@ def test_a_dropped_pool_leaves_no_thread_no_descriptor_and_no_warning(
     eventually(lambda: not database.pids())
 
 
-@everpool_only(
-    "psycopg_pool counts a connection that was taken and dropped as lent for ever"
-)
+@everpool_only("psycopg_pool counts a connection that was taken and dropped as lent for ever")
 def test_a_connection_taken_and_dropped_is_replaced(make: Any) -> None:
     import warnings
 
@@ -166,12 +163,12 @@ def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
 def baseline(package: str) -> float:
     """How long a script takes that imports the package and the like of it, and ends."""
     return min(
-        run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0]
-        for _ in range(2)
+        run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0] for _ in range(2)
     )
 
 
 USE = """
+pool.wait()
 with pool.connection() as conn:
     conn.execute("select 1")
 """
@@ -198,6 +195,7 @@ def test_a_program_that_never_closes_its_pool_ends_at_once_and_silently(
     assert elapsed < baseline(package) + 0.5
 
 
+@survives_cancellation
 def test_a_program_that_ends_while_it_opens_its_pool_does_so_at_once_and_silently(
     package: str, dsn: str
 ) -> None:
@@ -216,9 +214,7 @@ def test_a_program_that_exits_inside_a_block_ends_at_once_and_silently(
 
 
 @survives_cancellation
-def test_a_program_that_ends_holding_a_connection_ends_at_once(
-    package: str, dsn: str
-) -> None:
+def test_a_program_that_ends_holding_a_connection_ends_at_once(package: str, dsn: str) -> None:
     elapsed, done = run(program(package, dsn, HOLD))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
@@ -230,16 +226,12 @@ def test_a_program_that_ends_while_a_connect_hangs_does_so_at_once_and_silently(
     package: str,
 ) -> None:
     with silent_port() as port:
-        elapsed, done = run(
-            program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP)
-        )
+        elapsed, done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     assert elapsed < baseline(package) + 0.6
 
 
-def test_a_program_that_ends_while_the_server_is_down_does_so_at_once(
-    package: str,
-) -> None:
+def test_a_program_that_ends_while_the_server_is_down_does_so_at_once(package: str) -> None:
     with refusing_port() as port:
         elapsed, done = run(program(package, f"host=127.0.0.1 port={port}", NAP))
     assert done.returncode == 0

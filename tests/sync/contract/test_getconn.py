@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
+
 from tests.support.threads import eventually, scalar
 
 
@@ -55,8 +56,7 @@ def test_a_connection_of_another_pool_is_refused(make_any: Any) -> None:
     with make_any(name="one") as one, make_any(name="two") as two:
         conn = one.getconn(5)
         with pytest.raises(
-            ValueError,
-            match="can't return connection to pool 'two', it comes from pool 'one'",
+            ValueError, match="can't return connection to pool 'two', it comes from pool 'one'"
         ):
             two.putconn(conn)
         assert scalar(conn, "select 1") == 1
@@ -125,9 +125,7 @@ def test_a_connection_given_back_in_a_transaction_is_rolled_back_with_a_warning(
     assert "rolling back returned connection" in warnings[0]
 
 
-def test_null_pools_roll_back_for_a_client_that_waits(
-    make_null: Any, caplog: Any
-) -> None:
+def test_null_pools_roll_back_for_a_client_that_waits(make_null: Any, caplog: Any) -> None:
     from tests.support.threads import spawn
 
     caplog.set_level(logging.WARNING)
@@ -142,8 +140,7 @@ def test_null_pools_roll_back_for_a_client_that_waits(
         assert again.info.transaction_status == TransactionStatus.IDLE
         pool.putconn(again)
     assert any(
-        "rolling back returned connection" in record.getMessage()
-        for record in caplog.records
+        "rolling back returned connection" in record.getMessage() for record in caplog.records
     )
 
 
@@ -168,9 +165,7 @@ def test_a_connection_given_back_in_the_middle_of_a_command_is_discarded(
 
 
 @pytest.mark.parametrize("how", ["closed", "killed in a transaction", "killed"])
-def test_a_dead_connection_given_back_is_replaced(
-    make: Any, database: Any, how: str
-) -> None:
+def test_a_dead_connection_given_back_is_replaced(make: Any, database: Any, how: str) -> None:
     with make() as pool:
         conn = pool.getconn(5)
         pid = conn.info.backend_pid
@@ -237,9 +232,7 @@ def test_close_returns_rolls_back_an_open_transaction(make: Any) -> None:
         again.close()
 
 
-def test_close_returns_works_with_a_connection_class_of_the_users_own(
-    make: Any,
-) -> None:
+def test_close_returns_works_with_a_connection_class_of_the_users_own(make: Any) -> None:
     class Own(Connection[Any]):
         pass
 
@@ -250,9 +243,7 @@ def test_close_returns_works_with_a_connection_class_of_the_users_own(
         eventually(lambda: available(pool) == 1)
 
 
-def test_close_returns_still_lets_old_connections_be_replaced(
-    make: Any, database: Any
-) -> None:
+def test_close_returns_still_lets_old_connections_be_replaced(make: Any, database: Any) -> None:
     from tests.support.threads import sleep
 
     with make(close_returns=True, max_lifetime=0.05) as pool:

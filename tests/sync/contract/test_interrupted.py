@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from psycopg.pq import TransactionStatus
+
 from tests.support.packages import everpool_only
 from tests.support.threads import gather, scalar, spawn
 
@@ -50,9 +51,7 @@ def alarm() -> Any:
     signal.signal(signal.SIGALRM, previous)
 
 
-@everpool_only(
-    "psycopg_pool gives the connection to the client that is no longer there"
-)
+@everpool_only("psycopg_pool gives the connection to the client that is no longer there")
 def test_an_interrupted_client_leaves_the_queue(make_any: Any, alarm: Any) -> None:
     with make_any() as pool:
         conn = pool.getconn(5)
@@ -63,9 +62,7 @@ def test_an_interrupted_client_leaves_the_queue(make_any: Any, alarm: Any) -> No
         whole(pool, 1)
 
 
-def test_an_interrupted_query_gives_its_connection_back_or_up(
-    make_any: Any, alarm: Any
-) -> None:
+def test_an_interrupted_query_gives_its_connection_back_or_up(make_any: Any, alarm: Any) -> None:
     with make_any() as pool:
         with pytest.raises(Interrupt):
             with pool.connection(timeout=5) as conn:
@@ -74,9 +71,7 @@ def test_an_interrupted_query_gives_its_connection_back_or_up(
         whole(pool, 1)
 
 
-@everpool_only(
-    "psycopg_pool can lose a connection to an exception between two statements"
-)
+@everpool_only("psycopg_pool can lose a connection to an exception between two statements")
 def test_interrupts_at_random_lose_no_connection(make: Any, alarm: Any) -> None:
     chance = random.Random(7)
     with make(2) as pool:

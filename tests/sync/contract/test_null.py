@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+
 from tests.support.net import refusing_port
 from tests.support.threads import eventually, gather, scalar, sleep, spawn
 
@@ -20,9 +21,7 @@ def size(pool: Any) -> Any:
     return pool.get_stats()["pool_size"]
 
 
-def test_nothing_is_connected_before_it_is_asked_for(
-    make_null: Any, database: Any
-) -> None:
+def test_nothing_is_connected_before_it_is_asked_for(make_null: Any, database: Any) -> None:
     with make_null(1, 4) as pool:
         sleep(0.05)
         assert not database.pids()
@@ -41,9 +40,7 @@ def test_nothing_is_kept(make_null: Any, database: Any) -> None:
 
 
 @pytest.mark.parametrize("max_size", [None, 0])
-def test_without_max_size_there_is_no_limit(
-    module: Any, dsn: str, max_size: int | None
-) -> None:
+def test_without_max_size_there_is_no_limit(module: Any, dsn: str, max_size: int | None) -> None:
     with module.NullConnectionPool(dsn, max_size=max_size, open=False) as pool:
         assert (pool.min_size, pool.max_size) == (0, 0)
         conns = gather(*[spawn(pool.getconn, 5) for _ in range(8)])
@@ -150,12 +147,8 @@ def test_resize_changes_max_size_only(make_null: Any, module: Any) -> None:
         assert (pool.min_size, pool.max_size) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("min_size", "max_size"), [(1, None), (1, 2), (-1, 2), (0, -1)]
-)
-def test_resize_refuses_a_min_size(
-    make_null: Any, min_size: int, max_size: int | None
-) -> None:
+@pytest.mark.parametrize(("min_size", "max_size"), [(1, None), (1, 2), (-1, 2), (0, -1)])
+def test_resize_refuses_a_min_size(make_null: Any, min_size: int, max_size: int | None) -> None:
     with make_null(1, 3) as pool:
         with pytest.raises(ValueError, match="min_size|max_size"):
             pool.resize(min_size, max_size)

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import Connection
+
 from tests.support.net import refusing_port, silent_port
 from tests.support.threads import Event, eventually, scalar, sleep, spawn
 
@@ -90,8 +91,7 @@ def test_a_closed_pool_cannot_be_opened_again(make_any: Any, module: Any) -> Non
     pool.close()
     for _ in range(2):
         with pytest.raises(
-            module.PoolClosed,
-            match="pool has already been opened/closed and cannot be reused",
+            module.PoolClosed, match="pool has already been opened/closed and cannot be reused"
         ):
             pool.open()
     with pytest.raises(module.PoolClosed, match="cannot be reused"):
@@ -100,9 +100,7 @@ def test_a_closed_pool_cannot_be_opened_again(make_any: Any, module: Any) -> Non
     assert pool.closed
 
 
-def test_a_pool_closed_before_it_was_ever_opened_can_still_be_opened(
-    make_any: Any,
-) -> None:
+def test_a_pool_closed_before_it_was_ever_opened_can_still_be_opened(make_any: Any) -> None:
     pool = make_any()
     pool.close()
     with pool:
@@ -118,9 +116,7 @@ def test_the_context_opens_and_closes_and_is_the_pool(make_any: Any) -> None:
     assert pool.closed
 
 
-def test_the_context_closes_the_pool_on_an_error_and_lets_it_through(
-    make_any: Any,
-) -> None:
+def test_the_context_closes_the_pool_on_an_error_and_lets_it_through(make_any: Any) -> None:
     pool = make_any()
     with pytest.raises(ZeroDivisionError):
         with pool:
@@ -177,9 +173,7 @@ def test_a_wait_in_vain_closes_the_pool_and_raises_pool_timeout(
             pool.getconn()
 
 
-def test_a_failed_wait_does_not_lose_the_error_inside_the_context(
-    make: Any, module: Any
-) -> None:
+def test_a_failed_wait_does_not_lose_the_error_inside_the_context(make: Any, module: Any) -> None:
     with refusing_port() as port, pytest.raises(module.PoolTimeout):
         with make(conninfo=f"host=127.0.0.1 port={port}") as pool:
             pool.wait(0.1)
@@ -270,9 +264,7 @@ def test_close_takes_a_timeout(make_any: Any, timeout: float) -> None:
     assert pool.closed
 
 
-def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(
-    make: Any, recwarn: Any
-) -> None:
+def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(make: Any, recwarn: Any) -> None:
     with silent_port() as port:
         pool = make(conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
         pool.open()
@@ -283,9 +275,7 @@ def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(
         assert pool.closed
 
 
-def test_connections_that_arrive_after_close_are_closed(
-    make: Any, database: Any
-) -> None:
+def test_connections_that_arrive_after_close_are_closed(make: Any, database: Any) -> None:
     connecting = Event()
 
     class Announced(SlowConnection):
@@ -331,9 +321,7 @@ def test_a_pool_opened_implicitly_may_wait(make_any: Any) -> None:
     pool.close()
 
 
-def test_an_implicitly_opened_pool_used_as_a_context_does_not_warn(
-    make_any: Any,
-) -> None:
+def test_an_implicitly_opened_pool_used_as_a_context_does_not_warn(make_any: Any) -> None:
     with make_any(open=None) as pool:
         with pool.connection(timeout=5) as conn:
             conn.execute("select 1")

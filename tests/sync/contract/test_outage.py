@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+
 from tests.support.net import refusing_port, silent_port
 from tests.support.packages import everpool_only
 from tests.support.threads import eventually, scalar, sleep, spawn
@@ -54,9 +55,7 @@ def test_a_client_of_an_unreachable_server_gets_pool_timeout_in_time(
 @everpool_only(
     "the null pools of psycopg_pool rely on libpq's connect_timeout, which knows no less than two seconds"
 )
-def test_the_deadline_of_a_null_pool_bounds_the_connect(
-    make_null: Any, module: Any
-) -> None:
+def test_the_deadline_of_a_null_pool_bounds_the_connect(make_null: Any, module: Any) -> None:
     with silent_port() as port:
         pool = make_null(conninfo=f"host=127.0.0.1 port={port}")
         pool.open()
@@ -67,9 +66,7 @@ def test_the_deadline_of_a_null_pool_bounds_the_connect(
         pool.close(timeout=0.1)
 
 
-def test_the_pool_keeps_trying_and_serves_the_client_that_waits(
-    make: Any, line: Line
-) -> None:
+def test_the_pool_keeps_trying_and_serves_the_client_that_waits(make: Any, line: Line) -> None:
     with make(conninfo=line.conninfo) as pool:
         worker = spawn(pool.getconn, 10)
         eventually(lambda: len(line.calls) >= 2)
@@ -83,9 +80,7 @@ def test_the_pool_keeps_trying_and_serves_the_client_that_waits(
 def test_failed_attempts_are_logged(make: Any, line: Line, caplog: Any) -> None:
     caplog.set_level(logging.WARNING)
     with make(conninfo=line.conninfo, name="cut-off"):
-        eventually(
-            lambda: any("cut-off" in record.getMessage() for record in caplog.records)
-        )
+        eventually(lambda: any("cut-off" in record.getMessage() for record in caplog.records))
 
 
 def test_reconnect_failed_is_called_with_the_pool_after_reconnect_timeout(
@@ -129,13 +124,9 @@ def test_reconnect_failed_is_not_called_while_the_server_answers(make: Any) -> N
     assert not calls
 
 
-def test_the_pool_recovers_after_reconnect_failed_when_it_is_asked(
-    make: Any, line: Line
-) -> None:
+def test_the_pool_recovers_after_reconnect_failed_when_it_is_asked(make: Any, line: Line) -> None:
     calls: list[Any] = []
-    with make(
-        conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append
-    ) as pool:
+    with make(conninfo=line.conninfo, reconnect_timeout=0.2, reconnect_failed=calls.append) as pool:
         eventually(lambda: calls)
         line.up = True
         with pool.connection(timeout=10) as conn:
@@ -159,30 +150,20 @@ def test_the_pool_recovers_after_reconnect_failed_by_itself(
 
 
 @everpool_only("psycopg_pool calls it for each connection it gave up")
-def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(
-    make: Any, line: Line
-) -> None:
+def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(make: Any, line: Line) -> None:
     calls = []
 
     def reconnect_failed(pool: Any) -> None:
         calls.append(monotonic())
 
-    with make(
-        4,
-        conninfo=line.conninfo,
-        reconnect_timeout=0.5,
-        reconnect_failed=reconnect_failed,
-    ):
+    with make(4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed):
         eventually(lambda: len(calls) == 3)
     assert all(
-        0.4 < later - earlier < 1.5
-        for earlier, later in zip(calls, calls[1:], strict=False)
+        0.4 < later - earlier < 1.5 for earlier, later in zip(calls, calls[1:], strict=False)
     )
 
 
-def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(
-    make: Any, line: Line
-) -> None:
+def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, line: Line) -> None:
     calls = []
 
     def reconnect_failed(pool: Any) -> None:
@@ -238,9 +219,7 @@ def test_a_null_pool_without_a_server_fails_the_client_at_once_or_in_time(
 
 
 @everpool_only("psycopg_pool lends a connection that died while it was idle")
-def test_a_connection_that_died_while_idle_is_not_lent(
-    make: Any, database: Any
-) -> None:
+def test_a_connection_that_died_while_idle_is_not_lent(make: Any, database: Any) -> None:
     with make(3) as pool:
         pool.wait(5)
         database.kill(*database.pids())

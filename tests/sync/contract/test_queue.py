@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+
 from tests.support.packages import everpool_only
 from tests.support.threads import Queue, alive, eventually, gather, scalar, sleep, spawn
 
@@ -76,15 +77,11 @@ def test_a_client_that_waits_gets_the_connection_given_back(make_any: Any) -> No
         pool.putconn(conn)
 
 
-def test_a_client_waits_no_longer_than_the_timeout_of_the_pool(
-    make_any: Any, module: Any
-) -> None:
+def test_a_client_waits_no_longer_than_the_timeout_of_the_pool(make_any: Any, module: Any) -> None:
     with make_any(timeout=0.2) as pool:
         conn = pool.getconn(5)
         start = monotonic()
-        with pytest.raises(
-            module.PoolTimeout, match="couldn't get a connection after 0.20 sec"
-        ):
+        with pytest.raises(module.PoolTimeout, match="couldn't get a connection after 0.20 sec"):
             pool.getconn()
         assert 0.19 < monotonic() - start < 0.7
         pool.putconn(conn)
@@ -94,17 +91,13 @@ def test_a_client_may_ask_for_another_timeout(make_any: Any, module: Any) -> Non
     with make_any(timeout=0.1) as pool:
         conn = pool.getconn(5)
         start = monotonic()
-        with pytest.raises(
-            module.PoolTimeout, match="couldn't get a connection after 0.35 sec"
-        ):
+        with pytest.raises(module.PoolTimeout, match="couldn't get a connection after 0.35 sec"):
             pool.getconn(timeout=0.35)
         assert 0.34 < monotonic() - start < 0.9
         pool.putconn(conn)
 
 
-def test_the_timeout_of_the_pool_may_be_changed_while_open(
-    make_any: Any, module: Any
-) -> None:
+def test_the_timeout_of_the_pool_may_be_changed_while_open(make_any: Any, module: Any) -> None:
     with make_any(timeout=25.0) as pool:
         conn = pool.getconn()
         pool.timeout = 0.1
@@ -157,9 +150,7 @@ def test_a_client_that_gave_up_loses_no_connection(make_any: Any, module: Any) -
         pool.putconn(conn)
         with pool.connection(timeout=5) as conn:
             assert scalar(conn, "select 1") == 1
-        eventually(
-            lambda: pool.get_stats()["pool_available"] == (0 if make_any.null else 1)
-        )
+        eventually(lambda: pool.get_stats()["pool_available"] == (0 if make_any.null else 1))
         assert pool.get_stats()["pool_size"] == (0 if make_any.null else 1)
 
 
@@ -203,17 +194,14 @@ def test_clients_that_give_up_just_when_connections_come_lose_none(
         assert pool.get_stats()["pool_size"] == (0 if make_any.null else 2)
 
 
-def test_more_clients_than_max_waiting_are_turned_away_at_once(
-    make_any: Any, module: Any
-) -> None:
+def test_more_clients_than_max_waiting_are_turned_away_at_once(make_any: Any, module: Any) -> None:
     with make_any(max_waiting=2, name="popular") as pool:
         conn = pool.getconn(5)
         workers = [spawn(pool.getconn, 5) for _ in range(2)]
         eventually(lambda: waiting(pool) == 2)
         start = monotonic()
         with pytest.raises(
-            module.TooManyRequests,
-            match="the pool 'popular' has already 2 requests waiting",
+            module.TooManyRequests, match="the pool 'popular' has already 2 requests waiting"
         ):
             pool.getconn(5)
         with pytest.raises(module.TooManyRequests):
@@ -240,12 +228,8 @@ def test_max_waiting_may_be_changed_while_open(make_any: Any, module: Any) -> No
         pool.putconn(worker.result())
 
 
-@everpool_only(
-    "psycopg_pool counts a client that gave up as waiting until it next serves one"
-)
-def test_a_client_that_gave_up_leaves_its_place_in_the_queue(
-    make_any: Any, module: Any
-) -> None:
+@everpool_only("psycopg_pool counts a client that gave up as waiting until it next serves one")
+def test_a_client_that_gave_up_leaves_its_place_in_the_queue(make_any: Any, module: Any) -> None:
     with make_any(max_waiting=1) as pool:
         conn = pool.getconn(5)
         for _ in range(3):
@@ -258,7 +242,7 @@ def test_a_client_that_gave_up_leaves_its_place_in_the_queue(
 def test_a_burst_is_served_whole(make_any: Any) -> None:
     def client() -> int:
         with pool.connection(timeout=10) as conn:
-            return scalar(conn, "select 1")  # type: ignore[no-any-return]
+            return scalar(conn, "select 1")
 
     with make_any(2, 4) as pool:
         assert sum(gather(*[spawn(client) for _ in range(60)])) == 60

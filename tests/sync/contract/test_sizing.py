@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from psycopg import Connection
+
 from tests.support.packages import everpool_only
 from tests.support.threads import eventually, gather, scalar, sleep, spawn
 
@@ -42,9 +43,7 @@ def test_a_pool_starts_with_min_size_connections(make: Any, database: Any) -> No
         assert (size(pool), available(pool)) == (3, 3)
 
 
-def test_a_pool_grows_to_max_size_and_no_further(
-    make: Any, module: Any, database: Any
-) -> None:
+def test_a_pool_grows_to_max_size_and_no_further(make: Any, module: Any, database: Any) -> None:
     with make(1, 3) as pool:
         pool.wait(5)
         conns = take(pool, 3)
@@ -56,9 +55,7 @@ def test_a_pool_grows_to_max_size_and_no_further(
         give_back(pool, conns)
 
 
-def test_a_pool_of_fixed_size_does_not_grow(
-    make: Any, module: Any, database: Any
-) -> None:
+def test_a_pool_of_fixed_size_does_not_grow(make: Any, module: Any, database: Any) -> None:
     with make(2) as pool:
         conns = take(pool, 2)
         with pytest.raises(module.PoolTimeout):
@@ -181,9 +178,7 @@ def test_the_lifetimes_of_connections_made_together_differ(make: Any) -> None:
         give_back(pool, conns)
 
 
-@everpool_only(
-    "psycopg_pool looks at the age of a connection only when it is returned or checked"
-)
+@everpool_only("psycopg_pool looks at the age of a connection only when it is returned or checked")
 def test_an_idle_connection_past_its_lifetime_is_not_lent(make: Any) -> None:
     with make(max_lifetime=0.2) as pool:
         with pool.connection(timeout=5) as conn:
@@ -260,9 +255,7 @@ def test_resize_shows_in_the_statistics(make: Any) -> None:
         assert (stats["pool_min"], stats["pool_max"]) == (2, 7)
 
 
-@pytest.mark.parametrize(
-    ("min_size", "max_size"), [(-1, None), (3, 2), (0, 0), (0, None)]
-)
+@pytest.mark.parametrize(("min_size", "max_size"), [(-1, None), (3, 2), (0, 0), (0, None)])
 def test_resize_refuses_impossible_sizes_and_changes_nothing(
     make: Any, min_size: int, max_size: int | None
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from psycopg import Connection
+
 from tests.support.net import refusing_port
 from tests.support.threads import eventually, gather, scalar, sleep, spawn
 
@@ -35,11 +36,11 @@ def stat(pool: Any, key: str) -> Any:
 
 def test_measures_are_always_there(make_any: Any) -> None:
     pool = make_any(2, 5)
-    assert MEASURES <= set(pool.get_stats())
+    assert set(pool.get_stats()) >= MEASURES
     with pool:
-        assert MEASURES <= set(pool.get_stats())
-        assert MEASURES <= set(pool.pop_stats())
-    assert MEASURES <= set(pool.get_stats())
+        assert set(pool.get_stats()) >= MEASURES
+        assert set(pool.pop_stats()) >= MEASURES
+    assert set(pool.get_stats()) >= MEASURES
 
 
 def test_the_documented_names_are_the_only_plain_ones(make_any: Any) -> None:
@@ -62,22 +63,15 @@ def test_the_sizes_are_those_of_the_pool(make: Any) -> None:
     with make(2, 4) as pool:
         pool.wait(5)
         assert [
-            stat(pool, key)
-            for key in ("pool_min", "pool_max", "pool_size", "pool_available")
+            stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")
         ] == [2, 4, 2, 2]
         conns = gather(*[spawn(pool.getconn, 5) for _ in range(3)])
-        eventually(
-            lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 0)
-        )
+        eventually(lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 0))
         pool.putconn(conns.pop())
-        eventually(
-            lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 1)
-        )
+        eventually(lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 1))
         for conn in conns:
             pool.putconn(conn)
-        eventually(
-            lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 3)
-        )
+        eventually(lambda: (stat(pool, "pool_size"), stat(pool, "pool_available")) == (3, 3))
 
 
 def test_pool_size_counts_connections_in_preparation(make: Any) -> None:
@@ -94,13 +88,10 @@ def test_pool_size_counts_connections_in_preparation(make: Any) -> None:
         assert (stat(pool, "pool_size"), stat(pool, "pool_available")) == (2, 2)
 
 
-def test_the_size_of_a_null_pool_is_the_number_of_connections_lent(
-    make_null: Any,
-) -> None:
+def test_the_size_of_a_null_pool_is_the_number_of_connections_lent(make_null: Any) -> None:
     with make_null(1, 3) as pool:
         assert [
-            stat(pool, key)
-            for key in ("pool_min", "pool_max", "pool_size", "pool_available")
+            stat(pool, key) for key in ("pool_min", "pool_max", "pool_size", "pool_available")
         ] == [0, 3, 0, 0]
         one = pool.getconn(5)
         two = pool.getconn(5)
@@ -155,9 +146,7 @@ def test_requests_that_time_out_are_errors(make_any: Any, module: Any) -> None:
         pool.putconn(conn)
 
 
-def test_requests_turned_away_are_errors_and_were_not_queued(
-    make_any: Any, module: Any
-) -> None:
+def test_requests_turned_away_are_errors_and_were_not_queued(make_any: Any, module: Any) -> None:
     with make_any(max_waiting=1) as pool:
         pool.wait(5)
         conn = pool.getconn(5)
@@ -240,9 +229,7 @@ def test_connections_found_lost_by_check_are_counted(make: Any, database: Any) -
         eventually(lambda: stat(pool, "pool_available") == 3)
 
 
-def test_connections_found_lost_by_the_check_callback_are_counted(
-    make: Any, database: Any
-) -> None:
+def test_connections_found_lost_by_the_check_callback_are_counted(make: Any, database: Any) -> None:
     with make(check=make.cls.check_connection) as pool:
         pool.wait(5)
         database.kill(*database.pids())
@@ -273,10 +260,12 @@ def test_pop_stats_resets_the_counters_and_not_the_measures(make: Any) -> None:
         assert stats["usage_ms"] >= 15
         stats = pool.pop_stats()
         assert not any(stats.get(key, 0) for key in COUNTERS)
-        assert [
-            stats[key]
-            for key in ("pool_min", "pool_max", "pool_size", "pool_available")
-        ] == [2, 2, 2, 2]
+        assert [stats[key] for key in ("pool_min", "pool_max", "pool_size", "pool_available")] == [
+            2,
+            2,
+            2,
+            2,
+        ]
         with pool.connection(timeout=5):
             pass
         assert stat(pool, "requests_num") == 1

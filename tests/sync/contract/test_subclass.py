@@ -9,15 +9,14 @@ from typing import Any
 
 import psycopg_pool
 import pytest
+
 from tests.support.threads import eventually, scalar
 
 
-def test_connection_goes_through_getconn_and_putconn_of_a_subclass(
-    make_any: Any,
-) -> None:
+def test_connection_goes_through_getconn_and_putconn_of_a_subclass(make_any: Any) -> None:
     log: list[Any] = []
 
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         def getconn(self, timeout: float | None = None) -> Any:
             log.append(("get", timeout))
             return super().getconn(timeout)
@@ -41,7 +40,7 @@ def test_connection_goes_through_getconn_and_putconn_of_a_subclass(
 
 
 def test_a_subclass_may_prepare_each_connection_it_lends(make: Any) -> None:
-    class Marking(make.cls):  # type: ignore[misc, name-defined]
+    class Marking(make.cls):
         def getconn(self, timeout: float | None = None) -> Any:
             conn = super().getconn(timeout)
             conn.execute("set timezone = 'Asia/Tokyo'")
@@ -56,7 +55,7 @@ def test_a_subclass_may_prepare_each_connection_it_lends(make: Any) -> None:
 def test_a_subclass_may_override_only_putconn(make: Any) -> None:
     given_back = []
 
-    class Own(make.cls):  # type: ignore[misc, name-defined]
+    class Own(make.cls):
         def putconn(self, conn: Any) -> None:
             given_back.append(conn)
             super().putconn(conn)
@@ -72,7 +71,7 @@ def test_a_subclass_may_override_only_putconn(make: Any) -> None:
 def test_close_returns_goes_through_putconn_of_a_subclass(make: Any) -> None:
     given_back = []
 
-    class Own(make.cls):  # type: ignore[misc, name-defined]
+    class Own(make.cls):
         def putconn(self, conn: Any) -> None:
             given_back.append(conn)
             super().putconn(conn)
@@ -85,7 +84,7 @@ def test_close_returns_goes_through_putconn_of_a_subclass(make: Any) -> None:
 
 
 def test_a_subclass_may_add_parameters_and_attributes(make_any: Any) -> None:
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         def __init__(self, conninfo: str, *, flavour: str, **kwargs: Any) -> None:
             self.flavour = flavour
             super().__init__(conninfo, **kwargs)
@@ -104,7 +103,7 @@ def test_a_subclass_whose_constructor_fails_leaves_nothing_to_complain_about(
 ) -> None:
     import gc
 
-    class Own(make_any.cls):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise ZeroDivisionError
 
@@ -114,7 +113,7 @@ def test_a_subclass_whose_constructor_fails_leaves_nothing_to_complain_about(
 
 
 def test_the_error_and_warning_texts_name_the_subclass(make_any: Any) -> None:
-    class Fancy(make_any.cls):  # type: ignore[misc, name-defined]
+    class Fancy(make_any.cls):
         pass
 
     make_any.cls = Fancy
@@ -138,7 +137,7 @@ def test_any_object_may_hang_on_a_pool(make_any: Any) -> None:
 
 
 def test_a_parametrized_class_can_be_called_and_derived_from(make_any: Any) -> None:
-    class Own(make_any.cls[Any]):  # type: ignore[misc, name-defined]
+    class Own(make_any.cls[Any]):
         pass
 
     for cls in (make_any.cls[Any], Own):
