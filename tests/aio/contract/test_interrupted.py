@@ -233,7 +233,6 @@ if True:  # ASYNC
         assert [task.result() for task in tasks] == list(range(10))
 
 else:
-    import signal
 
     class Interrupt(BaseException):
         """As KeyboardInterrupt, without its effect on the test runner."""
@@ -241,6 +240,7 @@ else:
     @pytest.fixture
     def alarm() -> Any:
         """Raises `Interrupt` in the main thread after so many seconds."""
+        import signal
 
         def handler(signum: int, frame: Any) -> None:
             raise Interrupt

@@ -324,9 +324,9 @@ if True:  # ASYNC
     def test_open_in_the_constructor_needs_a_running_loop(make_any: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            for open in (True, None):
+            for when in (True, None):
                 with pytest.raises(RuntimeError, match="open with no running loop"):
-                    make_any(open=open)
+                    make_any(open=when)
 
     def test_a_pool_may_be_made_outside_any_loop(make_any: Any) -> None:
         import asyncio

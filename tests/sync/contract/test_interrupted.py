@@ -31,9 +31,6 @@ def whole(pool: Any, size: int) -> None:
         pool.putconn(conn)
 
 
-import signal
-
-
 class Interrupt(BaseException):
     """As KeyboardInterrupt, without its effect on the test runner."""
 
@@ -41,6 +38,7 @@ class Interrupt(BaseException):
 @pytest.fixture
 def alarm() -> Any:
     """Raises `Interrupt` in the main thread after so many seconds."""
+    import signal
 
     def handler(signum: int, frame: Any) -> None:
         raise Interrupt

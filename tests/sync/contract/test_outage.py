@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -158,9 +159,7 @@ def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(make: Any, l
 
     with make(4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed):
         eventually(lambda: len(calls) == 3)
-    assert all(
-        0.4 < later - earlier < 1.5 for earlier, later in zip(calls, calls[1:], strict=False)
-    )
+    assert all(0.4 < later - earlier < 1.5 for earlier, later in pairwise(calls))
 
 
 def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, line: Line) -> None:
