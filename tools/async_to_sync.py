@@ -57,6 +57,8 @@ NAMES: dict[str, str] = {
     "AsyncConnectionPool": "ConnectionPool",
     "AsyncNullConnectionPool": "NullConnectionPool",
     "ACT": "CT",
+    "AsyncEngine": "Engine",
+    "AsyncLease": "Lease",
     "AsyncConnectFailedCB": "ConnectFailedCB",
     "AsyncConnectionCB": "ConnectionCB",
     "AsyncConninfoParam": "ConninfoParam",

@@ -67,7 +67,9 @@ def redact(text: str, conninfo: str, kwargs: Mapping[str, Any]) -> str:
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.Error:
-        return "the conninfo cannot be parsed (libpq's message is withheld: it may quote a password)"
+        return (
+            "the conninfo cannot be parsed (libpq's message is withheld: it may quote a password)"
+        )
     for key in ("password", "sslpassword", "passfile"):
         for secret in (given.get(key), kwargs.get(key)):
             if secret:

@@ -62,6 +62,8 @@ def collect(conn: Any, link: Link) -> Answer:
         return Answer.DEAD
     if pgconn.status != _OK or pgconn.transaction_status != _IDLE:
         return Answer.DEAD
+    while (notify := pgconn.notifies()) is not None:
+        link.news.append(notify)
     _finish(pgconn, link)
     link.listen(False)
     return Answer.PONG
@@ -69,11 +71,11 @@ def collect(conn: Any, link: Link) -> Answer:
 
 def pass_news(conn: Any, link: Link) -> None:
     """Hand over the notifications that pings have read, in the borrower's thread."""
-    link.news = False
-    pgconn = conn.pgconn
-    while (notify := pgconn.notifies()) is not None:
-        if pgconn.notify_handler:
-            pgconn.notify_handler(notify)
+    news, link.news = link.news, []
+    handler = conn.pgconn.notify_handler
+    for notify in news:
+        if handler:
+            handler(notify)
 
 
 def last_words(conn: Any, link: Link) -> Cause:
@@ -112,7 +114,6 @@ def _finish(pgconn: Any, link: Link) -> None:
     pgconn.notice_handler = link.saved_handler
     link.saved_handler = None
     link.pinging = False
-    link.news = True
 
 
 def _note(link: Link, result: Any, pgconn: Any) -> None:

@@ -46,6 +46,7 @@ class Link:
         "_socket",
         "_tcp",
         "_watch",
+        "anchor",
         "descriptor",
         "mutex",
         "news",
@@ -63,7 +64,8 @@ class Link:
         self.slot = ref(slot)
         self.mutex = Lock()
         self.pinging = False
-        self.news = False  # a ping consumed input that may hold notifications
+        self.news: list[object] = []  # notifications read by pings, for the next borrower
+        self.anchor: object = None  # tells when a borrower has dropped the connection
         self.saved_handler: object = None
         self.verdicts: list[tuple[str, str, str]] = []  # severity, SQLSTATE, text
 
@@ -83,9 +85,10 @@ class Link:
 
     def ending(self) -> str:
         """How the peer ended the connection: ``"FIN"`` or ``"RST"``."""
-        if not self._tcp:
-            return "FIN"
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except (OSError, AttributeError):
+            return "FIN"  # not TCP, or not Linux: an end without words
         return "FIN" if info[0] == _CLOSE_WAIT else "RST"
 
     def listen(self, on: bool) -> None:

@@ -65,7 +65,7 @@ class Machine:
         self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
         self.counted = 0  # slots that max_size limits
         self.queue = Queue()
-        self.fullness: list[Waiter] = []  # who waits for min_size connections
+        self.hopes: list[tuple[Callable[[], bool], Waiter]] = []  # who waits for a condition
         self.effects: list[Effect] = []
         self.next_wake = now  # when the next tick is due
         self.closed = False
@@ -73,10 +73,7 @@ class Machine:
         self.drained_at = -inf
         self.last_error: tuple[float, str] | None = None
 
-        # Counters, for statistics.
-        self.requests = self.queued = self.errors = 0
-        self.waited = self.used = self.connecting = 0.0
-        self.connects = self.connect_errors = self.lost = self.bad_returns = 0
+        self.forget_counts()
 
         self.connector = Connector(self._most_at_once(), random)
         self.connector.wounded()  # a new pool starts slowly: its first caller is served first
@@ -87,11 +84,16 @@ class Machine:
         self._answered = -inf  # the latest sending that was answered: the proof of silence
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
+    def forget_counts(self) -> None:
+        """Begin the counters of the statistics anew."""
+        self.requests = self.queued = self.errors = 0
+        self.waited = self.used = self.connecting = 0.0  # seconds
+        self.connects = self.connect_errors = self.lost = self.bad_returns = 0
+
     # -- the doors ----------------------------------------------------------------------------
 
     def take(self, now: float) -> Slot | None:
         """Lend the connection that rested least, if any rests. The caller looks at it."""
-        self.requests += 1
         idle = self.idle
         while idle:
             slot = idle.pop()
@@ -146,7 +148,9 @@ class Machine:
         if self.queue.leave(waiter):
             self.errors += 1
             self.waited += now - waiter.since
-        elif waiter.slot is not None:
+        elif waiter.slot is None:
+            self.hopes = [hope for hope in self.hopes if hope[1] is not waiter]
+        elif waiter.slot.conn is not None:
             self.errors += 1
             slot, waiter.slot = waiter.slot, None
             slot.waiter = None
@@ -226,8 +230,6 @@ class Machine:
         self._settle(slot, now)
         self._proven(started, now)
         self._renewed(now)
-        if len(self.idle) >= self.policy.min_size or not self.policy.pooled:
-            self._serve_fullness()
         self._refill(now)
 
     def open_failed(
@@ -249,9 +251,8 @@ class Machine:
             if trouble is Trouble.GONE:
                 self.suspect_all(now)
         if trouble is Trouble.REJECTED and not self._established():
-            for waiter in self.queue.dismiss() + self.fullness:
+            for waiter in self._dismiss():
                 self._refuse(waiter, now, self._rejection(now))
-            self.fullness.clear()
         self._refill(now)
 
     # -- dying --------------------------------------------------------------------------------
@@ -283,6 +284,11 @@ class Machine:
                 self.suspect_all(now)
         self._refill(now)
 
+    def found_dead(self, slot: Slot, now: float) -> None:
+        """The taker's look found the connection dead before it was lent."""
+        self.lost += 1
+        self.discard(slot, now, "", dead=True)
+
     def suspect_all(self, now: float) -> None:
         """Something concerns all connections: none is lent again before it has been tested."""
         self.generation += 1
@@ -301,6 +307,8 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
+        if self.hopes:
+            self._fulfil()
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -310,11 +318,12 @@ class Machine:
         for waiter in self.queue.expire(now):
             self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
         self._wake_at(self.queue.soonest)
-        for waiter in [w for w in self.fullness if w.deadline <= now]:
-            self.fullness.remove(waiter)
-            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
-        for waiter in self.fullness:
-            self._wake_at(waiter.deadline)
+        for hope in list(self.hopes):
+            if hope[1].deadline <= now:
+                self.hopes.remove(hope)
+                self._refuse(hope[1], now, Refusal("timeout", self.picture(now)))
+            else:
+                self._wake_at(hope[1].deadline)
         if self.closed:
             return
         if now >= self._failed_until:
@@ -337,17 +346,23 @@ class Machine:
         self.suspect_all(now)
 
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
-        """Wake the waiter when ``min_size`` connections rest in the pool."""
-        if self.closed:
-            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        if self.policy.pooled and len(self.idle) >= self.policy.min_size:
-            self.effects.append(Wake(waiter))
-            return
+        """Wake the waiter when ``min_size`` connections rest in the pool.
+
+        A null pool, which keeps none, opens one connection to see whether it can.
+        """
         if self.connector.trouble is Trouble.REJECTED and not self._established():
             return self._refuse(waiter, now, self._rejection(now))
-        self.fullness.append(waiter)
-        self._wake_at(waiter.deadline)
-        self._refill(now)
+        if self.policy.pooled:
+            self._hope(lambda: len(self.idle) >= self.policy.min_size, waiter)
+        else:
+            before = self.connector.successes
+            self._hope(lambda: self.connector.successes > before, waiter)
+        return self._refill(now)
+
+    def wait_until_tested(self, waiter: Waiter, now: float) -> None:
+        """Test all connections at rest; wake the waiter when none is under test."""
+        self.suspect_all(now)
+        self._hope(lambda: not self.tally[State.TESTING], waiter)
 
     # -- the owner's orders -------------------------------------------------------------------
 
@@ -373,9 +388,9 @@ class Machine:
     def close(self, now: float) -> None:
         """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
         self.closed = True
-        for waiter in self.queue.dismiss() + self.fullness:
+        self.generation += 1  # what is lent now is closed on return
+        for waiter in self._dismiss():
             self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        self.fullness.clear()
         self.idle.clear()
         for slot in list(self.slots):
             if slot.state in (IDLE, State.TESTING, State.SUSPECT):
@@ -505,9 +520,10 @@ class Machine:
             insort(self.idle, slot, key=_rested_since)
 
     def _give_unusual(self, slot: Slot, now: float) -> None:
+        tested = slot.generation == self.generation
         if slot.state is not LENT:
             self.discard(slot, now)
-        elif slot.generation == self.generation or slot.opened_at <= self.drained_at:
+        elif tested or self.closed or slot.opened_at <= self.drained_at:
             self._fire(slot, Event.GIVE)
             slot.since = now
             self._settle(slot, now)
@@ -518,6 +534,8 @@ class Machine:
 
     def _refill(self, now: float) -> None:
         """Open what is short, as far as the connector permits and ``max_size`` has room."""
+        if self.hopes:
+            self._fulfil()
         if self.closed:
             return
         tally, policy = self.tally, self.policy
@@ -528,7 +546,7 @@ class Machine:
         wanted = self.queue.live - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
         floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
-        if self.fullness and not policy.pooled:
+        if self.hopes and not policy.pooled:
             floor = 1 - opening
         short = max(wanted, floor)
         if short <= 0:
@@ -578,9 +596,23 @@ class Machine:
                 slot.why = SILENCE
                 self.hung_up(slot, now)
 
-    def _serve_fullness(self) -> None:
-        self.effects.extend(Wake(waiter) for waiter in self.fullness)
-        self.fullness.clear()
+    def _hope(self, condition: Callable[[], bool], waiter: Waiter) -> None:
+        self.hopes.append((condition, waiter))
+        self._wake_at(waiter.deadline)
+        self._fulfil()
+
+    def _fulfil(self) -> None:
+        for hope in list(self.hopes):
+            condition, waiter = hope
+            if condition():
+                self.hopes.remove(hope)
+                waiter.gone = True
+                self.effects.append(Wake(waiter))
+
+    def _dismiss(self) -> list[Waiter]:
+        everyone = self.queue.dismiss() + [waiter for _, waiter in self.hopes]
+        self.hopes.clear()
+        return everyone
 
     def _renewed(self, now: float) -> None:
         """A fresh connection came to rest: the oldest that waits to be replaced may go."""

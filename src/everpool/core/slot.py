@@ -30,6 +30,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from .verdict import Cause
+
 
 class State(Enum):
     OPENING = "opening"
@@ -126,6 +128,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "cause",
         "checked_at",
         "conn",
         "expires_at",
@@ -157,6 +160,7 @@ class Slot:
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
+        self.cause: Cause | None = None  # what killed it, if its owner knows
         self.conn: Any = None
         self.link: Any = None
 

@@ -25,6 +25,7 @@ logger = logging.getLogger("everpool")
 
 Mutex = nullcontext[None]  # one loop, one thread: nothing to exclude
 INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+STOPPED = asyncio.CancelledError
 STOCK = AsyncConnection
 
 # A query interrupted by its user: time to cancel it and read the rest, before the socket is
@@ -65,27 +66,21 @@ class Job:
     """A coroutine running as a task, which can be stopped."""
 
     def __init__(self, call: Callable[..., Coroutine[Any, Any, None]], args: Any) -> None:
+        self.stopping = False
+        self._running = False
         self.task = asyncio.get_running_loop().create_task(self._run(call, args))
-        self._started = False
-        self._stopping = False
 
     async def _run(self, call: Callable[..., Coroutine[Any, Any, None]], args: Any) -> None:
-        # A task cancelled before its first step would never run: the slot would be lost.
+        self._running = True
         try:
             await call(*args, self)
-        except asyncio.CancelledError:
-            pass
         except Exception:
             logger.exception("everpool: background job failed")
 
-    def check(self) -> None:
-        self._started = True
-        if self._stopping:
-            raise asyncio.CancelledError
-
     def stop(self) -> None:
-        self._stopping = True
-        if self._started:
+        """Cancel it; a job that has not begun is stopped when it connects."""
+        self.stopping = True
+        if self._running:
             self.task.cancel()
 
 
@@ -198,6 +193,9 @@ async def finish(tasks: list[asyncio.Task[None]], timeout: float) -> None:
             task.cancel()
 
 
+sleep = asyncio.sleep
+
+
 def seize(lock: Any) -> bool:
     """Take a connection's lock if it is free."""
     return _at_once(lock.acquire())
@@ -237,6 +235,8 @@ async def resolve(value: Any) -> Any:
 
 async def connect(call: Callable[[], Coroutine[Any, Any, T]], job: Job, limit: float) -> T:
     """Make a connect that ``job.stop`` can end. ``limit`` also bounds the name lookup."""
+    if job.stopping:
+        raise asyncio.CancelledError
     try:
         async with asyncio.timeout(limit + 1.0):
             return await call()

@@ -7,7 +7,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
+from time import sleep as sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -66,6 +67,9 @@ class Stopped(BaseException):
     """Raised inside a job that has been stopped."""
 
 
+STOPPED = Stopped
+
+
 class Job:
     """A call on a worker thread, which can be stopped while it is ``interruptible``."""
 
@@ -74,7 +78,7 @@ class Job:
         self._args = args
         self._gate = threading.Lock()
         self._thread = 0  # the thread to interrupt; 0: not now
-        self._stopping = False
+        self.stopping = False
 
     def run(self) -> None:
         try:
@@ -91,7 +95,7 @@ class Job:
         """
         try:
             with self._gate:
-                if self._stopping:
+                if self.stopping:
                     raise Stopped
                 self._thread = threading.get_ident()
             try:
@@ -99,24 +103,22 @@ class Job:
             finally:
                 with self._gate:
                     self._thread = 0
-                while self._stopping:
+                while self.stopping:
                     sleep(0.001)  # the exception is on its way: it must arrive here
         except Stopped:
-            self._stopping = False
+            self.stopping = False
             raise
 
     def stop(self) -> None:
         with self._gate:
-            if not self._stopping:
-                self._stopping = True
+            if not self.stopping:
+                self.stopping = True
                 if self._thread:
                     _raise_in(self._thread)
 
 
 def _raise_in(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(Stopped)
-    )
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Stopped))
 
 
 class Crew:

@@ -1,0 +1,128 @@
+"""The hot path: ``async with pool.connection() as conn``.
+
+A class and not a generator, and the core's doors called directly: this is where a pool earns
+its keep. What is not the common case leaves for the pool's own methods at once.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic
+
+from psycopg.pq import TransactionStatus
+from psycopg_pool.abc import ACT
+
+if True:  # ASYNC
+    from asyncio import get_running_loop
+
+if TYPE_CHECKING:
+    from ..core.slot import Slot
+    from .pool import AsyncConnectionPool
+
+IDLE = TransactionStatus.IDLE
+
+
+class AsyncLease(Generic[ACT]):
+    """One loan of one connection, as a context manager."""
+
+    __slots__ = ("_conn", "_pool", "_since", "_slot", "_timeout")
+
+    def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> ACT:
+        pool = self._pool
+        now = monotonic()
+        conn: Any
+        if True:  # ASYNC
+            if not pool._direct or get_running_loop() is not pool._loop:
+                return await self._enter()
+            machine = pool._machine
+            machine.requests += 1
+            slot = machine.take(now)
+            if slot is None:
+                return await self._enter_later(None, None, now)
+            conn = slot.conn
+            slot.conn = None
+        else:
+            if not pool._direct:
+                return self._enter()
+            machine = pool._machine
+            conn = None
+            try:
+                with pool._mutex:
+                    machine.requests += 1
+                    slot = machine.take(now)
+                    if slot is not None:
+                        conn = slot.conn
+                        slot.conn = None
+            except BaseException:
+                pool._recover()
+                raise
+            if slot is None:
+                return self._enter_later(None, None, now)
+        if now - slot.checked_at >= pool._peek_after:
+            return await self._enter_later(slot, conn, now)
+        self._slot = slot
+        self._since = now
+        self._conn = conn
+        conn._pool = pool
+        return conn  # type: ignore[no-any-return]
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pool = self._pool
+        conn: Any = self._conn
+        slot = self._slot
+        if (
+            not pool._plain
+            or conn.pgconn.transaction_status != IDLE
+            or conn._pipeline is not None
+            or conn._tpc is not None
+            or conn._pool is not pool
+            or slot.since != self._since
+        ):
+            return await pool._leave(conn, slot, self._since, exc_type, exc, traceback)
+        now = monotonic()
+        machine = pool._machine
+        if True:  # ASYNC
+            conn._pool = None
+            slot.conn = conn
+            waiter = machine.give(slot, now)
+        else:
+            try:
+                with pool._mutex:
+                    conn._pool = None
+                    slot.conn = conn
+                    waiter = machine.give(slot, now)
+            except BaseException:
+                pool._recover()
+                raise
+        if waiter is not None:
+            waiter.wake()
+        elif machine.effects:
+            pool._perform()
+        return None
+
+    async def _enter(self) -> ACT:
+        """The pool has something of its own in the way: a check, a subclass's getconn."""
+        conn: Any = await self._pool.getconn(self._timeout)
+        self._entered(conn, conn._slot)
+        return conn  # type: ignore[no-any-return]
+
+    async def _enter_later(self, slot: Slot | None, conn: Any, now: float) -> ACT:
+        """Nothing rests, or what rests must be looked at first."""
+        slot, conn = await self._pool._obtain(self._timeout, slot, conn, now)
+        self._entered(conn, slot)
+        return conn  # type: ignore[no-any-return]
+
+    def _entered(self, conn: Any, slot: Slot) -> None:
+        self._slot = slot
+        self._since = slot.since
+        self._conn = conn

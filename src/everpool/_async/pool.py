@@ -1,0 +1,665 @@
+"""The connection pool people call: psycopg_pool's class, on everpool's engine."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, cast
+from weakref import ref
+
+import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg.pq import PipelineStatus
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
+
+from .. import fork, ping
+from ..core.policy import build, check_sizes
+from ..core.queue import Refusal
+from ..core.slot import Slot, State
+from ..core.verdict import Cause
+from ..errors import PoolClosed, PoolTimeout, PoolUnavailable, TooManyRequests
+from ..runtime import aio as rt
+from ..snapshot import Snapshot
+from ..watch import DEAD
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, AsyncEngine, _brief, _reset_job
+from .lease import AsyncLease
+
+if True:  # ASYNC
+    import asyncio
+
+logger = logging.getLogger("everpool")
+
+# Between two connections of one request that its ``check`` callback refused although they were
+# new: without a pause, a callback that always fails would open connections as fast as it can.
+CHECK_PAUSE = 0.05
+CHECK_PAUSE_MOST = 0.8
+
+
+class _Setting:
+    """A setting that may be changed while the pool runs, as an attribute, as in psycopg_pool."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, pool: Any, owner: type | None = None) -> Any:
+        return self if pool is None else getattr(pool._policy, self.name)
+
+    def __set__(self, pool: Any, value: Any) -> None:
+        pool._set(self.name, value)
+
+
+class _View:
+    """A name inside psycopg_pool that others read; what its base class assigns is dropped."""
+
+    def __init__(self, read: Any) -> None:
+        self.read = read
+
+    def __get__(self, pool: Any, owner: type | None = None) -> Any:
+        return self if pool is None else self.read(pool)
+
+    def __set__(self, pool: Any, value: Any) -> None:
+        pass
+
+
+class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
+    """A connection pool that takes it for granted that any connection can be cut at any moment.
+
+    All parameters of `psycopg_pool.AsyncConnectionPool` are honoured, with the same defaults.
+    These are everpool's own; times are seconds, ``inf`` switches a defence off:
+
+    :param keepalive: ping each idle connection after so long a silence. Default 45; must be
+        less than the shortest idle cut on the way to the database.
+    :param verify_after: before lending a connection not heard from for so long, ping it.
+    :param peek_after: before lending a connection whose socket has not been looked at for so
+        long, look (no round trip).
+    :param watch: replace connections as soon as they hang up, not when they are wanted.
+    :param max_connecting: connection attempts in flight at once.
+    :param connect_timeout: limit of one attempt, for each host, where neither the conninfo nor
+        the environment sets ``connect_timeout``. Default 10.
+    :param callback_timeout: limit of one ``configure`` or ``reset`` callback, and of the
+        rollback of a connection returned in a transaction.
+    :param tcp_settings: add ``keepalives_idle=30 keepalives_interval=10 keepalives_count=3
+        tcp_user_timeout=30000`` to each connect over TCP, except those that conninfo,
+        environment or service file set.
+
+    :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
+    :raises TypeError: a setting is of the wrong kind, or unknown.
+    """
+
+    timeout = _Setting()
+    max_waiting = _Setting()
+    max_lifetime = _Setting()
+    max_idle = _Setting()
+    reconnect_timeout = _Setting()
+    num_workers = _Setting()
+
+    # What others read of psycopg_pool's inside, as views.
+    _pool = _View(lambda pool: deque(slot.conn for slot in pool._machine.idle))
+    _waiting = _View(lambda pool: deque(pool._machine.queue.waiting()))
+    _nconns = _View(lambda pool: pool._machine.counted)
+
+    _pooled = True
+    _loop: Any = None
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+        keepalive: float | None = None,
+        verify_after: float = 0.5,
+        peek_after: float = 0.05,
+        watch: bool = True,
+        max_connecting: int = 16,
+        connect_timeout: float | None = None,
+        callback_timeout: float = 10.0,
+        tcp_settings: bool = True,
+    ) -> None:
+        self._closed = True
+        policy = build(
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            num_workers=num_workers,
+            keepalive=keepalive,
+            verify_after=verify_after,
+            peek_after=peek_after,
+            watch=watch,
+            max_connecting=max_connecting,
+            connect_timeout=connect_timeout,
+            callback_timeout=callback_timeout,
+            tcp_settings=tcp_settings,
+            pooled=self._pooled,
+        )
+        self._assemble(policy)
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+        self._reconnect_failed = reconnect_failed
+        self._read_fast_paths()
+        if True:  # ASYNC
+            if open:
+                self._warn_open_async()
+        if open is None:
+            open = self._open_implicit = True
+        if open:
+            self._open()
+
+    def __del__(self) -> None:
+        background = getattr(self, "_background", None)
+        if background is not None:
+            self._background = None
+            background.drop()
+
+    def _set(self, name: str, value: Any) -> None:
+        """Change one setting."""
+        policy = replace(self._policy, **{name: value})
+        self._policy = policy
+        with self._mutex:
+            self._machine.change(policy, monotonic())
+        self._perform()
+
+    def _read_fast_paths(self) -> None:
+        """Find out what may be skipped when a connection is lent and returned."""
+        cls = type(self)
+        stock = AsyncConnectionPool
+        own_doors = cls.getconn is not stock.getconn or cls.putconn is not stock.putconn
+        connection = self.connection_class
+        own_exit = (
+            connection.__aexit__ is not AsyncConnection.__aexit__
+            or connection.commit is not AsyncConnection.commit
+            or connection.rollback is not AsyncConnection.rollback
+        )
+        open_ = not self._closed and not self._open_implicit
+        self._direct = open_ and not own_doors and self._check is None
+        self._plain = not own_doors and not own_exit and self._reset is None
+        self._peek_after = self._policy.peek_after
+
+    # -- opening and closing ------------------------------------------------------------------
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool: begin to connect, and serve.
+
+        :param wait: wait for ``min_size`` connections, at most ``timeout`` seconds; see `wait`.
+        :raises PoolClosed: the pool has been closed; a closed pool cannot be opened again.
+        """
+        if True:  # ASYNC
+            self._open()
+        else:
+            with self._lock:
+                self._open()
+        if wait:
+            await self.wait(timeout=timeout)
+
+    def _open(self) -> None:
+        if not self._closed:
+            return
+        self._check_open()
+        if True:  # ASYNC
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                raise RuntimeError(f"{type(self).__name__} open with no running loop") from None
+        self._closed = False
+        self._opened = True
+        self._start()
+        fork.register(self)
+        self._read_fast_paths()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool: refuse those who wait and those who come, close what rests.
+
+        Connections now lent are closed when they are returned.
+
+        :param timeout: seconds to wait for the background to end.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._direct = False
+        await rt.finish(self._stop(), timeout)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until ``min_size`` connections are ready.
+
+        :raises PoolTimeout: they are not after ``timeout`` seconds, or cannot become so
+            (`PoolUnavailable`, at once); the pool is closed then.
+        """
+        self._usable()
+        now = monotonic()
+        waiter = rt.Waiter(now, now + timeout)
+        try:
+            with self._mutex:
+                self._machine.wait_until_full(waiter, now)
+            self._perform()
+            await waiter.wait()
+        finally:
+            with self._mutex:
+                self._machine.abandon(waiter, monotonic())
+        refusal = waiter.refusal
+        if refusal is None and waiter.gone:
+            logger.info("pool %r is ready to use", self.name)
+            return
+        if refusal is None:
+            refusal = Refusal("timeout", self._machine.picture(monotonic()))
+        await self.close()
+        if refusal.code == "timeout":
+            raise PoolTimeout(f"pool initialization incomplete after {timeout} sec: {refusal.text}")
+        raise self._refusal(refusal, timeout)
+
+    async def __aenter__(self) -> Self:
+        self._open_implicit = False
+        await self.open()
+        self._read_fast_paths()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- lending ------------------------------------------------------------------------------
+
+    def connection(  # type: ignore[override]
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[ACT]:
+        """Context manager to borrow a connection.
+
+        As in psycopg_pool: wait at most ``timeout`` seconds (default: the pool's); on leaving,
+        commit, or roll back after an error, and return the connection.
+
+        :raises PoolTimeout: no connection could be had in time; the message says why.
+        :raises PoolUnavailable: the database rejects the pool's connections.
+        :raises TooManyRequests: ``max_waiting`` callers are waiting already.
+        :raises PoolClosed: the pool is not open.
+        """
+        return cast("AbstractAsyncContextManager[ACT]", AsyncLease(self, timeout))
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
+        _, conn = await self._obtain(timeout, None, None, monotonic(), new=True)
+        return cast(ACT, conn)
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection borrowed with `getconn`.
+
+        :raises ValueError: it does not belong to this pool, or has been returned before.
+        """
+        self._check_pool_putconn(conn)
+        await self._give_back(conn, conn._slot)  # type: ignore[attr-defined]
+
+    def _usable(self) -> None:
+        """Check that the pool is open, and open it in a forked child.
+
+        :raises PoolClosed: the pool is not open.
+        :raises RuntimeError: it belongs to another event loop.
+        """
+        self._check_open_getconn()
+        if self._background is None:  # forked
+            if True:  # ASYNC
+                self._loop = asyncio.get_running_loop()
+                self._start()
+            else:
+                with self._lock:
+                    if self._background is None:
+                        self._start()
+        if True:  # ASYNC
+            loop = asyncio.get_running_loop()
+            if loop is not self._loop:
+                raise RuntimeError(
+                    f"pool {self.name!r} was opened in the event loop {self._loop!r}"
+                    f" and cannot be used in {loop!r}"
+                )
+        if not self._direct:
+            self._read_fast_paths()
+
+    async def _obtain(
+        self, timeout: float | None, slot: Slot | None, conn: Any, now: float, *, new: bool = False
+    ) -> tuple[Slot, Any]:
+        """Get a connection that is fit to be lent; ``slot`` and ``conn`` if one is taken already."""
+        if timeout is None:
+            timeout = self._policy.timeout
+        if slot is None:
+            self._usable()
+            if new:
+                self._machine.requests += 1
+        machine = self._machine
+        began, deadline = now, now + timeout
+        pause = CHECK_PAUSE
+        while True:
+            if timeout <= 0:
+                raise self._too_late(timeout)
+            if slot is None:
+                slot, conn = self._take(now)
+            if slot is None or not self._fit(slot, conn, now):
+                waiter = rt.Waiter(now, deadline)
+                with self._mutex:
+                    if slot is None:
+                        machine.acquire(waiter, now)
+                    elif slot.state is State.LENT:
+                        slot.conn = conn
+                        machine.doubt(slot, waiter, now)
+                    else:
+                        slot = None
+                        continue  # found dead: the next one, at once
+                self._perform()
+                slot, conn = await self._granted(waiter, timeout)
+                if slot.state is not State.LENT:  # it died on the way here
+                    self._discard(slot, conn, "")
+                    slot, now = None, monotonic()
+                    continue
+            conn._pool = self
+            if slot.link.news:
+                ping.pass_news(conn, slot.link)
+            if self._check is None or await self._checked(slot, conn, deadline):
+                return slot, conn
+            if monotonic() >= deadline:
+                raise self._too_late(timeout)
+            if slot.opened_at >= began:
+                await rt.sleep(min(pause, max(0.0, deadline - monotonic())))
+                pause = min(2 * pause, CHECK_PAUSE_MOST)
+            slot, now = None, monotonic()
+
+    def _take(self, now: float) -> tuple[Slot | None, Any]:
+        try:
+            with self._mutex:
+                slot = self._machine.take(now)
+                if slot is None:
+                    return None, None
+                conn, slot.conn = slot.conn, None
+            return slot, conn
+        except BaseException:
+            self._recover()
+            raise
+
+    def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
+        """Look at a connection that is about to be lent.
+
+        False if it is dead (discarded already) or has been silent for too long (still LENT).
+        """
+        policy = self._policy
+        if now - slot.checked_at < policy.peek_after:
+            return True
+        silence = slot.link.peek()
+        if silence == DEAD:
+            with self._mutex:
+                slot.conn = conn
+                self._machine.found_dead(slot, now)
+            self._perform()
+            return False
+        slot.heard_at = now - silence
+        if silence >= policy.verify_after:
+            return False
+        slot.checked_at = now
+        return True
+
+    async def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot, Any]:
+        """Wait for what the core gives the waiter."""
+        try:
+            await waiter.wait()
+            with self._mutex:
+                slot = waiter.slot
+                if slot is not None:
+                    conn, slot.conn, slot.waiter = slot.conn, None, None
+                    return slot, conn
+                refusal = waiter.refusal
+                if refusal is None:  # woke by itself, at the deadline
+                    refusal = Refusal("timeout", self._machine.picture(monotonic()))
+                    self._machine.abandon(waiter, monotonic())
+        except BaseException:
+            with self._mutex:
+                self._machine.abandon(waiter, monotonic())
+            self._recover()
+            raise
+        raise self._refusal(refusal, timeout)
+
+    def _refusal(self, refusal: Refusal, timeout: float) -> Exception:
+        """The exception for a refusal of the core's."""
+        text = refusal.text
+        if refusal.code == "timeout":
+            return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {text}")
+        if refusal.code == "rejected":
+            return PoolUnavailable(f"the pool {self.name!r} cannot connect: {text}")
+        if refusal.code == "full":
+            return TooManyRequests(f"the pool {self.name!r} has already {text}")
+        return PoolClosed(f"the pool {self.name!r} is closed")
+
+    def _too_late(self, timeout: float) -> PoolTimeout:
+        self._machine.errors += 1
+        picture = self._machine.picture(monotonic())
+        return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {picture}")
+
+    async def _checked(self, slot: Slot, conn: Any, deadline: float) -> bool:
+        """Run the user's ``check``; discard the connection if it fails."""
+        assert self._check is not None
+        try:
+            await self._bounded(self._check, conn, slot.link, deadline)
+            return True
+        except Exception as ex:
+            logger.info("pool %r: connection failed check: %s", self.name, _brief(ex))
+            self._machine.lost += 1
+            self._discard(slot, conn, "check failed")
+            return False
+        except BaseException:
+            self._discard(slot, conn, "check interrupted")
+            raise
+
+    # -- returning ----------------------------------------------------------------------------
+
+    async def _leave(
+        self,
+        conn: Any,
+        slot: Slot,
+        since: float,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End of a ``connection()`` block, in all but the simplest case."""
+        try:
+            if conn._pool is self and slot.since == since:
+                sqlstate = getattr(exc, "sqlstate", None)
+                if sqlstate and conn.closed:
+                    slot.cause = Cause("FATAL", sqlstate, _primary(exc))
+                await conn.__aexit__(exc_type, exc, traceback)
+        finally:
+            if slot.since != since:
+                raise ValueError(
+                    f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
+                )
+            await self.putconn(conn)
+
+    async def _give_back(self, conn: Any, slot: Slot) -> None:
+        conn._pool = None
+        pgconn = conn.pgconn
+        status = pgconn.transaction_status
+        if status in (INTRANS, INERROR):
+            status = await self._roll_back(conn, slot)
+        if status == UNKNOWN:
+            if not self._closed:
+                logger.warning("discarding closed connection: %s", conn)
+            self._machine.bad_returns += 1
+            return self._discard(slot, conn, "returned broken")
+        if status != IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
+            logger.warning("closing returned connection: %s", conn)
+            return self._discard(slot, conn, "returned while in use")
+        now = monotonic()
+        waiter: Any = None
+        try:
+            with self._mutex:
+                slot.conn = conn
+                if self._reset is not None and not self._closed:
+                    if self._machine.work(slot, now) and self._background is not None:
+                        self._background.work(_reset_job, ref(self), slot)
+                else:
+                    waiter = self._machine.give(slot, now)
+        except BaseException:
+            self._recover()
+            raise
+        if waiter is not None:
+            waiter.wake()
+        self._perform()
+        return None
+
+    async def _roll_back(self, conn: Any, slot: Slot) -> Any:
+        """Roll back a connection that came back in a transaction; return its new status."""
+        logger.warning("rolling back returned connection: %s", conn)
+        limit = self._policy.callback_timeout
+        try:
+            await self._bounded(_rollback, conn, slot.link, monotonic() + limit)
+        except Exception as ex:
+            logger.warning("rollback failed: %s. Discarding connection %s", _brief(ex), conn)
+            return UNKNOWN
+        except BaseException:
+            self._discard(slot, conn, "rollback interrupted")
+            raise
+        return conn.pgconn.transaction_status
+
+    def _discard(self, slot: Slot, conn: Any, why: str) -> None:
+        """The owner gives up a connection that must not be lent again."""
+        dead = conn.pgconn.transaction_status == UNKNOWN
+        with self._mutex:
+            conn._pool = None
+            slot.conn = conn
+            self._machine.discard(slot, monotonic(), why, dead=dead)
+        self._perform()
+
+    # -- the owner's orders -------------------------------------------------------------------
+
+    async def check(self) -> None:
+        """Test all connections at rest now, and replace those that fail."""
+        self._usable()
+        now = monotonic()
+        waiter = rt.Waiter(now, inf)
+        with self._mutex:
+            self._machine.wait_until_tested(waiter, now)
+        self._perform()
+        await waiter.wait()
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool.
+
+        :raises ValueError: the sizes are no possible range.
+        """
+        if max_size is None:
+            max_size = min_size
+        check_sizes(min_size, max_size, self._pooled)
+        logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
+        self._min_size, self._max_size = min_size, max_size
+        self._policy = replace(self._policy, min_size=min_size, max_size=max_size)
+        with self._mutex:
+            self._machine.change(self._policy, monotonic())
+        self._perform()
+
+    async def drain(self) -> None:
+        """Replace all connections: those at rest now, those lent when they are returned."""
+        with self._mutex:
+            self._machine.drain(monotonic())
+        self._perform()
+
+    # -- what can be known --------------------------------------------------------------------
+
+    def get_stats(self) -> dict[str, int]:
+        """Counters and sizes, with psycopg_pool's keys."""
+        machine = self._machine
+        return {
+            self._POOL_MIN: self._min_size,
+            self._POOL_MAX: self._max_size,
+            self._POOL_SIZE: machine.counted,
+            self._POOL_AVAILABLE: len(machine.idle),
+            self._REQUESTS_WAITING: machine.queue.live,
+            self._REQUESTS_NUM: machine.requests,
+            self._REQUESTS_QUEUED: machine.queued,
+            self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
+            self._REQUESTS_ERRORS: machine.errors,
+            self._USAGE_MS: int(1000 * machine.used),
+            self._RETURNS_BAD: machine.bad_returns,
+            self._CONNECTIONS_NUM: machine.connects,
+            self._CONNECTIONS_MS: int(1000 * machine.connecting),
+            self._CONNECTIONS_ERRORS: machine.connect_errors,
+            self._CONNECTIONS_LOST: machine.lost,
+        }
+
+    def pop_stats(self) -> dict[str, int]:
+        """As `get_stats`; the counters begin anew."""
+        with self._mutex:
+            stats = self.get_stats()
+            self._machine.forget_counts()
+        return stats
+
+    def snapshot(self) -> Snapshot:
+        """What the pool knows at this moment. Reads memory only; never waits."""
+        with self._mutex:
+            return Snapshot.of(self.name, self._machine, self._cuts, self._cut_counts)
+
+    # -- fork ---------------------------------------------------------------------------------
+
+    def _after_fork(self) -> None:
+        """In a forked child: bury what was inherited; start anew on first use."""
+        if self._background is None:
+            return
+        inherited = [slot.conn or slot.link.anchor() for slot in self._machine.slots if slot.link]
+        sockets = [conn.pgconn.socket for conn in inherited if conn and not conn.closed]
+        fork.bury(self._watch, sockets)
+        self._assemble(self._policy)
+        self._direct = False
+
+
+async def _rollback(conn: Any) -> None:
+    await conn.rollback()
+
+
+def _primary(exc: Any) -> str:
+    diag = getattr(exc, "diag", None)
+    return ping.printable(diag.message_primary or "") if diag is not None else ""
