@@ -7,6 +7,24 @@ from collections.abc import Iterator
 import pytest
 
 from everpool.lab import FaultProxy, PostgresServer
+from tests.support.packages import deselect_by_package
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "contract_only(package, reason): holds for one of psycopg_pool and everpool only",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    deselect_by_package(config, items)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What the asynchronous tests run on: psycopg knows no other."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")
