@@ -35,14 +35,15 @@ comparison is fair and the machine quiet enough for the small figures.
 ``busy-neighbour``
     The same with threads, while a second thread computes without pause.  The two share the
     interpreter in turns of 5 ms; a round lasts a fixed time of many such turns, and counts the
-    checkouts.  Whatever gives up the interpreter on the way pays a turn for it here.  Median.
+    checkouts.  Whatever gives up the interpreter on the way pays a turn for it here.  The lower
+    quartile: other programs can only lengthen a round, but how the turns fall can also shorten it.
 
 ``validated-threads``, ``validated-asyncio``
     A connection that has rested is tested before it is lent: by everpool as it does by default,
     by psycopg_pool with ``check=ConnectionPool.check_connection``.  Before each round a query
     runs on every connection of a pool of 64 and all rest for 80 ms, more than the 50 ms after
     which everpool looks at the socket and less than the 0.5 s after which it asks the server.
-    Then all 64 are taken, one after the other; that alone is timed.  Median.
+    Then all 64 are taken, one after the other; that alone is timed.  Best round.
 
 ``contended-asyncio``
     64 tasks on four connections; each takes one, holds it for ``asyncio.sleep(0)``, gives it

@@ -86,8 +86,8 @@ def busy_neighbour(setup: Setup) -> Figure:
             return alternate(
                 lambda: use_ours(ours, effort.turn),
                 lambda: use_theirs(theirs, effort.turn),
-                effort.slow_rounds,
-            ).median("µs")
+                2 * effort.slow_rounds,
+            ).quartile("µs")
 
 
 def take_rested(pool: SyncPool, size: int, rest: float) -> float:
@@ -123,7 +123,7 @@ def validated(setup: Setup) -> Figure:
             lambda: take_ours(ours, effort.rested, effort.rest),
             lambda: take_theirs(theirs, effort.rested, effort.rest),
             effort.slow_rounds,
-        ).median("µs")
+        ).best("µs")
 
 
 def take_turns(pool: SyncPool, loops: int, barrier: threading.Barrier, ends: list[float]) -> None:

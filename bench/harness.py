@@ -33,6 +33,10 @@ class Rounds:
         """Compare the median rounds."""
         return self._figure(median, "median", unit, detail, void)
 
+    def quartile(self, unit: str, **detail: Any) -> Figure:
+        """Compare the lower quartiles: for rounds that chance can make too short as well."""
+        return self._figure(lower_quartile, "lower quartile", unit, detail)
+
     def _figure(
         self,
         reduce: Callable[[list[float]], float],
@@ -59,6 +63,11 @@ class Rounds:
 
 
 SCALES = {"µs": 1e6, "s": 1.0}
+
+
+def lower_quartile(times: list[float]) -> float:
+    """The time that a quarter of the rounds undercut."""
+    return quantiles(times, n=4, method="inclusive")[0]
 
 
 def alternate(ours: Leg, theirs: Leg, rounds: int) -> Rounds:
