@@ -47,7 +47,7 @@ comparison is fair and the machine quiet enough for the small figures.
 
 ``contended-asyncio``
     64 tasks on four connections; each takes one, holds it for ``asyncio.sleep(0)``, gives it
-    back, 25 times.  The time until all are done, per checkout.  Best round, as above.
+    back, ten times.  The time until all are done, per checkout.  Best round, as above.
 
 ``contended-threads``
     16 threads on four connections; each takes one, holds it for ``time.sleep(0)``, gives it back,

@@ -122,7 +122,7 @@ def contended(setup: Setup) -> Figure:
         return alternate(
             lambda: runner.run(contend(worker_ours, ours, CONTENDERS, effort.per_task)),
             lambda: runner.run(contend(worker_theirs, theirs, CONTENDERS, effort.per_task)),
-            effort.rounds // 2,
+            effort.rounds,
         ).best("µs")
 
 

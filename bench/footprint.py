@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Probe:
     """A `bench.probe` under way."""
 
-    def __init__(self, dsn: str, what: str, holder: str, count: int, window: float = 0.0) -> None:
+    def __init__(self, setup: Setup, what: str, holder: str, count: int) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.probe"],
             cwd=ROOT,
@@ -28,11 +28,12 @@ class Probe:
         )
         # The connection string goes through the pipe: arguments can be read by everybody.
         spec: dict[str, Any] = {
-            "dsn": dsn,
+            "dsn": setup.dsn,
             "what": what,
             "holder": holder,
             "count": count,
-            "window": window,
+            "settle": setup.effort.settle,
+            "window": setup.effort.window,
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(spec) + "\n")
@@ -67,9 +68,7 @@ class IdleCpu:
     def __init__(self, setup: Setup, stack: ExitStack) -> None:
         effort = setup.effort
         self._probes = {
-            (side, flavour): Probe(
-                setup.dsn, f"cpu-{flavour}", library.name, effort.idle, effort.window
-            )
+            (side, flavour): Probe(setup, f"cpu-{flavour}", library.name, effort.idle)
             for side, library in (("ours", setup.ours), ("theirs", setup.theirs))
             for flavour in ("threads", "asyncio")
         }
@@ -112,7 +111,7 @@ def idle_memory(setup: Setup) -> Figure:
     count = setup.effort.held
 
     def measure(what: str, holder: str) -> float:
-        probe = Probe(setup.dsn, what, holder, count)
+        probe = Probe(setup, what, holder, count)
         try:
             return probe.result() / 1024
         finally:

@@ -23,26 +23,23 @@ from . import cases_threads
 from .growth import allow_files
 from .setup import load
 
-SETTLE = 0.5
-"""Seconds after the last connect before anything is measured."""
 
-
-def cpu_of_threads(library: str, dsn: str, count: int, window: float) -> float:
+def cpu_of_threads(library: str, dsn: str, count: int, settle: float, window: float) -> float:
     """CPU seconds per second of a pool of idle connections."""
     with cases_threads.opened(load(library), dsn, count):
-        time.sleep(SETTLE)
+        time.sleep(settle)
         print("ready", flush=True)
         wall, cpu = time.perf_counter(), time.process_time()
         time.sleep(window)
         return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
-async def cpu_of_tasks(library: str, dsn: str, count: int, window: float) -> float:
+async def cpu_of_tasks(library: str, dsn: str, count: int, settle: float, window: float) -> float:
     """The same for asyncio."""
     pool = load(library).tasks(dsn, min_size=count, max_size=count, open=False)
     async with pool:
         await pool.wait(timeout=120)
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(settle)
         print("ready", flush=True)
         wall, cpu = time.perf_counter(), time.process_time()
         await asyncio.sleep(window)
@@ -70,15 +67,15 @@ def hold(stack: ExitStack, holder: str, dsn: str, count: int) -> object:
     return [stack.enter_context(psycopg.connect(dsn)) for _ in range(count)]
 
 
-def memory(holder: str, dsn: str, count: int, read: Callable[[], int]) -> float:
+def memory(holder: str, dsn: str, count: int, settle: float, read: Callable[[], int]) -> float:
     """Bytes per connection held."""
     with ExitStack() as stack:  # what is made once, by the first connection and the first pool
         hold(stack, holder, dsn, 2)
-        time.sleep(SETTLE)
+        time.sleep(settle)
     with ExitStack() as stack:
         before = read()
         held = hold(stack, holder, dsn, count)
-        time.sleep(SETTLE)
+        time.sleep(settle)
         after = read()
         del held
         return (after - before) / count
@@ -86,19 +83,19 @@ def memory(holder: str, dsn: str, count: int, read: Callable[[], int]) -> float:
 
 def main() -> None:
     spec: dict[str, Any] = json.loads(sys.stdin.readline())
-    dsn, count = spec["dsn"], spec["count"]
+    dsn, count, settle = spec["dsn"], spec["count"], spec["settle"]
     allow_files(4 * count + 256)
     result: float
     match spec["what"]:
         case "cpu-threads":
-            result = cpu_of_threads(spec["holder"], dsn, count, spec["window"])
+            result = cpu_of_threads(spec["holder"], dsn, count, settle, spec["window"])
         case "cpu-asyncio":
-            result = asyncio.run(cpu_of_tasks(spec["holder"], dsn, count, spec["window"]))
+            result = asyncio.run(cpu_of_tasks(spec["holder"], dsn, count, settle, spec["window"]))
         case "memory-traced":
             tracemalloc.start()
-            result = memory(spec["holder"], dsn, count, traced_bytes)
+            result = memory(spec["holder"], dsn, count, settle, traced_bytes)
         case "memory-private":
-            result = memory(spec["holder"], dsn, count, private_bytes)
+            result = memory(spec["holder"], dsn, count, settle, private_bytes)
         case unknown:
             raise SystemExit(f"cannot measure {unknown!r}")
     print(json.dumps(result), flush=True)

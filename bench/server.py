@@ -20,7 +20,7 @@ def server(dsn: str | None) -> Iterator[str]:
     if dsn is not None:
         yield dsn
         return
-    from everpool.lab import PostgresServer
+    from everpool.lab.server import PostgresServer
 
     with PostgresServer(settings=SETTINGS) as started:
         yield started.dsn

@@ -50,15 +50,18 @@ class Effort:
     rested: int = 64
     rest: float = 0.08
     per_thread: int = 250
-    per_task: int = 25
+    per_task: int = 10
     bursts: int = 5
     callers: int = 100
     warm: int = 4
     most: int = 50
     hold: float = 0.1
     connect: float = 0.1
+    settle: float = 0.5
+    """Seconds between the last connect and the measurement, for the idle cases."""
     idle: int = 100
     window: float = 60.0
+    """Seconds of idleness. everpool pings what was silent for 34 to 45 s."""
     held: int = 200
     sizes: tuple[int, int] = (10, 1_000)
     waiters: tuple[int, ...] = (100, 1_000, 10_000)
@@ -81,6 +84,7 @@ TINY = Effort(
     most=8,
     hold=0.01,
     connect=0.01,
+    settle=0.05,
     idle=4,
     window=0.3,
     held=8,
