@@ -1,0 +1,59 @@
+"""What the core asks the shells to do. An effect is an order, never a question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import Happening
+from .queue import Waiter
+from .slot import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Connect; answer with ``opened`` or ``open_failed``."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Stop this attempt if that can be done; answer as for ``Open`` whenever it ends."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Send a ping; answer with ``pong`` or ``hung_up``."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Read its last words if it is DEAD, close it, answer with ``closed``."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The waiter has been given a slot or a refusal."""
+
+    waiter: Waiter
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectFailed:
+    """The outage has lasted another ``reconnect_timeout``: call the user's callback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Log it, and pass it to listeners."""
+
+    happening: Happening
+
+
+Effect = Open | Abandon | Ping | Close | Wake | ReconnectFailed | Tell

@@ -1,0 +1,680 @@
+"""The pool's mind: events in, with the time; effects out.
+
+``Machine`` decides everything and does nothing. The shells call one method for each thing that
+happens, under their lock, then carry out ``effects`` outside it. Two methods are *doors* for
+the hot path, ``take`` and ``give``: plain code, no effects in the common case, proven equal to
+the events by the property tests.
+
+The slot table (``slots`` and their states) is the only truth. ``idle``, ``tally`` and
+``counted`` are indices over it; ``reconcile`` rebuilds them after any interruption.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+
+from .connector import Connector
+from .effects import Abandon, Close, Effect, Open, Ping, ReconnectFailed, Tell, Wake
+from .events import Cut, Opened, OpenFailed, Recovered, Retired, Slept
+from .policy import Policy
+from .queue import Queue, Refusal, Waiter
+from .roundtrip import RoundTrip
+from .slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
+from .verdict import Cause, Trouble
+
+IDLE, LENT = State.IDLE, State.LENT
+_ESTABLISHED = (State.IDLE, State.TESTING, State.SUSPECT, State.LENT, State.RETURNING)
+
+# Lifetimes end up to a tenth early, keepalives up to a quarter: enough to spread the work of
+# a pool that was filled at one moment.
+LIFETIME_JITTER = 0.1
+KEEPALIVE_JITTER = 0.25
+
+# Successive multiples of the golden ratio, modulo one, fall into the largest gap left by those
+# before them: lifetimes of connections opened together end evenly spread, none near another.
+GOLDEN = 0.6180339887498949
+
+# The replacement of an old connection is asked for so long before the old one must go.
+RENEWAL_LEAD = 30.0
+RENEWAL_LEAD_SHARE = 0.05
+
+# Without proof that others are answered, a silent connection is given up after ten seconds:
+# a server that stalls for less must not find its whole pool reconnecting.
+SUSPECT_CEILING = 10.0
+
+# The background looks at everything at least so often, whatever it has been told: long enough
+# to cost nothing, short enough to notice a suspended process soon.
+LONGEST_SLEEP = 5.0
+
+# Keepalives due within so long of each other go out together: one wake-up instead of many.
+COALESCE = 0.5
+
+
+def _rested_since(slot: Slot) -> float:
+    return slot.since
+
+
+class Machine:
+    def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
+        self.policy = policy
+        self.slots: set[Slot] = set()
+        self.idle: list[Slot] = []  # oldest rest first; lent from the end
+        self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
+        self.counted = 0  # slots that max_size limits
+        self.queue = Queue()
+        self.fullness: list[Waiter] = []  # who waits for min_size connections
+        self.effects: list[Effect] = []
+        self.next_wake = now  # when the next tick is due
+        self.closed = False
+        self.generation = 0
+        self.drained_at = -inf
+        self.last_error: tuple[float, str] | None = None
+
+        # Counters, for statistics.
+        self.requests = self.queued = self.errors = 0
+        self.waited = self.used = self.connecting = 0.0
+        self.connects = self.connect_errors = self.lost = self.bad_returns = 0
+
+        self.connector = Connector(self._most_at_once(), random)
+        self.connector.wounded()  # a new pool starts slowly: its first caller is served first
+        self.roundtrip = RoundTrip()
+        self._random = random
+        self._phase = random()
+        self._numbers = 0
+        self._answered = -inf  # the latest sending that was answered: the proof of silence
+        self._failed_until = inf  # when the outage has lasted another reconnect_timeout
+
+    # -- the doors ----------------------------------------------------------------------------
+
+    def take(self, now: float) -> Slot | None:
+        """Lend the connection that rested least, if any rests. The caller looks at it."""
+        self.requests += 1
+        idle = self.idle
+        while idle:
+            slot = idle.pop()
+            if now < slot.expires_at:
+                slot.state = LENT
+                slot.since = now
+                return slot
+            self._retire(slot, now, "max_lifetime")
+        return None
+
+    def give(self, slot: Slot, now: float) -> Waiter | None:
+        """Take back a connection that needs no work; return who was given it, to be woken."""
+        self.used += now - slot.since
+        if slot.state is LENT and slot.generation == self.generation and now < slot.expires_at:
+            if self.queue.live:
+                waiter = self.queue.next()
+                self.waited += now - waiter.since
+                slot.since = now
+                slot.waiter = waiter
+                waiter.slot = slot
+                return waiter
+            if self.policy.pooled:
+                slot.state = IDLE
+                slot.since = now
+                self.idle.append(slot)
+                return None
+        self._give_unusual(slot, now)
+        return None
+
+    # -- callers ------------------------------------------------------------------------------
+
+    def acquire(self, waiter: Waiter, now: float) -> None:
+        """``take`` had nothing: wait in the queue, or be refused at once."""
+        if self.closed:
+            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+        limit = self.policy.max_waiting
+        if limit and self.queue.live >= limit:
+            text = f"{self.queue.live} requests waiting already, max_waiting={limit}"
+            return self._refuse(waiter, now, Refusal("full", text))
+        if self.connector.trouble is Trouble.REJECTED and not self._established():
+            return self._refuse(waiter, now, self._rejection(now))
+        self.queued += 1
+        self.queue.join(waiter)
+        if waiter.deadline < self.next_wake:
+            self.next_wake = waiter.deadline
+        if self.counted < self.policy.most or self.tally[State.SUSPECT]:
+            self.connector.hurry(now)
+            self._refill(now)
+
+    def abandon(self, waiter: Waiter, now: float) -> None:
+        """The waiter stops waiting (deadline, cancellation); a slot granted to it returns."""
+        if self.queue.leave(waiter):
+            self.errors += 1
+            self.waited += now - waiter.since
+        elif waiter.slot is not None:
+            self.errors += 1
+            slot, waiter.slot = waiter.slot, None
+            slot.waiter = None
+            if slot.state is LENT:
+                self._fire(slot, Event.GIVE)
+                self._settle(slot, now)
+            else:
+                self.discard(slot, now)
+
+    def doubt(self, slot: Slot, waiter: Waiter, now: float) -> None:
+        """Nobody has heard from this connection for too long: ping it, and queue its taker.
+
+        The taker gets the first pong or the first fresh connection, whichever comes.
+        """
+        if slot.state is not LENT:
+            self.discard(slot, now)
+        else:
+            self._ping(slot, now)
+        self.acquire(waiter, now)
+
+    def work(self, slot: Slot, now: float) -> bool:
+        """The connection came back but needs work first; False if it is beyond that."""
+        self.used += now - slot.since
+        if slot.state is not LENT:
+            self.discard(slot, now)
+            return False
+        self._fire(slot, Event.WORK)
+        return True
+
+    def worked(self, slot: Slot, now: float) -> None:
+        """The work is done and the connection is idle."""
+        if slot.state is not State.RETURNING:
+            return self.discard(slot, now)
+        self._fire(slot, Event.GIVE)
+        slot.heard_at = slot.checked_at = slot.since = now
+        self._settle(slot, now)
+
+    def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
+        """The owner is done with a connection that must not be lent again.
+
+        ``dead``: libpq itself says that the connection is over.
+        """
+        if slot.state in (LENT, State.RETURNING) and dead:
+            self._died(slot)
+        if slot.state is State.CORPSE or slot.state in (LENT, State.RETURNING):
+            slot.waiter = None
+            slot.why = why
+            self._fire(slot, Event.RETIRE)
+            self.effects.append(Close(slot))
+        self._refill(now)
+
+    def vanished(self, slot: Slot, now: float) -> None:
+        """The borrower dropped the connection without returning it, and it has been collected."""
+        if slot.conn is None and slot.state in (LENT, State.CORPSE):
+            self.bad_returns += 1
+            self.discard(slot, now, "dropped without being returned")
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    def opened(self, slot: Slot, now: float) -> None:
+        """The attempt succeeded; the shell has set ``conn`` and ``link``."""
+        started = slot.since
+        took = now - started
+        trouble, down_since = self.connector.trouble, self.connector.down_since
+        self.connector.succeeded(took)
+        self.connecting += took
+        self.roundtrip.sample(took / 4)  # a connect is about four round trips
+        self._fire(slot, Event.OPENED)
+        slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
+        slot.generation = self.generation
+        slot.expires_at = now + self._lifetime()
+        slot.keepalive = self._keepalive()
+        self._tell(Opened(slot.number, took))
+        if trouble is not None:
+            self._failed_until = inf
+            self._tell(Recovered(now - down_since))
+        self._settle(slot, now)
+        self._proven(started, now)
+        self._renewed(now)
+        if len(self.idle) >= self.policy.min_size or not self.policy.pooled:
+            self._serve_fullness()
+        self._refill(now)
+
+    def open_failed(
+        self, slot: Slot, now: float, text: str, trouble: Trouble, *, abandoned: bool = False
+    ) -> None:
+        """The attempt failed. ``abandoned``: because we stopped it."""
+        self._fire(slot, Event.FAILED)
+        if abandoned:
+            return self._refill(now)
+        self.connect_errors += 1
+        self.last_error = (now, text)
+        fine_before = self.connector.trouble is None
+        retry_in = self.connector.failed(now, trouble, bool(self.queue.live))
+        self._wake_at(self.connector.not_before)
+        self._tell(OpenFailed(slot.number, trouble, text, retry_in))
+        if fine_before:
+            self._failed_until = now + self.policy.reconnect_timeout
+            self._wake_at(self._failed_until)
+            if trouble is Trouble.GONE:
+                self.suspect_all(now)
+        if trouble is Trouble.REJECTED and not self._established():
+            for waiter in self.queue.dismiss() + self.fullness:
+                self._refuse(waiter, now, self._rejection(now))
+            self.fullness.clear()
+        self._refill(now)
+
+    # -- dying --------------------------------------------------------------------------------
+
+    def hung_up(self, slot: Slot, now: float) -> None:
+        """The connection's death has been seen: by the watch, the peek or the pinger."""
+        if slot.state is IDLE:
+            self.idle.remove(slot)
+        if slot.state in (IDLE, State.TESTING, State.SUSPECT):
+            self.lost += 1
+            self._died(slot)
+            self.effects.append(Close(slot))
+        elif slot.state in (LENT, State.RETURNING):
+            self._died(slot)
+        else:
+            return
+        self._refill(now)
+
+    def closed_by(self, slot: Slot, now: float, cause: Cause | None) -> None:
+        """The closer is done; ``cause`` is what killed it, or None if we did."""
+        lent = slot.why not in ("", SILENCE)  # only an owner's discard says more
+        self._fire(slot, Event.CLOSED)
+        age = now - slot.opened_at
+        if cause is None:
+            self._tell(Retired(slot.number, slot.why, age))
+        else:
+            self._tell(Cut(slot.number, cause, now - max(slot.heard_at, slot.since), age, lent))
+            if cause.concerns_all:
+                self.suspect_all(now)
+        self._refill(now)
+
+    def suspect_all(self, now: float) -> None:
+        """Something concerns all connections: none is lent again before it has been tested."""
+        self.generation += 1
+        idle, self.idle = self.idle, []
+        for slot in idle:
+            self._ping(slot, now)
+
+    def pong(self, slot: Slot, now: float) -> None:
+        """The ping was answered."""
+        if slot.state not in (State.TESTING, State.SUSPECT):
+            return
+        self._fire(slot, Event.PONG)
+        self.roundtrip.sample(now - slot.sent_at)
+        slot.heard_at = slot.checked_at = now
+        slot.generation = self.generation
+        slot.keepalive = self._keepalive()
+        self._settle(slot, now)
+        self._proven(slot.sent_at, now)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what has become due, and set ``next_wake``."""
+        self.next_wake = now + LONGEST_SLEEP
+        for waiter in self.queue.expire(now):
+            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+        self._wake_at(self.queue.soonest)
+        for waiter in [w for w in self.fullness if w.deadline <= now]:
+            self.fullness.remove(waiter)
+            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+        for waiter in self.fullness:
+            self._wake_at(waiter.deadline)
+        if self.closed:
+            return
+        if now >= self._failed_until:
+            self._failed_until = now + max(self.policy.reconnect_timeout, DELAY_CALLBACK)
+            self.effects.append(ReconnectFailed())
+        self._wake_at(self._failed_until)
+        self._watch_attempts(now)
+        self._watch_pings(now)
+        self._retire_old(now)
+        self._keep_alive(now)
+        self._refill(now)
+
+    def slept(self, seconds: float, now: float) -> None:
+        """This process stood still: every silence and every age has grown unseen."""
+        for slot in self.slots:
+            slot.heard_at -= seconds
+            slot.checked_at -= seconds
+            slot.expires_at -= seconds
+        self._tell(Slept(seconds))
+        self.suspect_all(now)
+
+    def wait_until_full(self, waiter: Waiter, now: float) -> None:
+        """Wake the waiter when ``min_size`` connections rest in the pool."""
+        if self.closed:
+            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+        if self.policy.pooled and len(self.idle) >= self.policy.min_size:
+            self.effects.append(Wake(waiter))
+            return
+        if self.connector.trouble is Trouble.REJECTED and not self._established():
+            return self._refuse(waiter, now, self._rejection(now))
+        self.fullness.append(waiter)
+        self._wake_at(waiter.deadline)
+        self._refill(now)
+
+    # -- the owner's orders -------------------------------------------------------------------
+
+    def change(self, policy: Policy, now: float) -> None:
+        """Go on under other settings."""
+        self.policy = policy
+        self.connector.most = self._most_at_once()
+        self._wake_at(now)
+        self._refill(now)
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        self.change(replace(self.policy, min_size=min_size, max_size=max_size), now)
+
+    def drain(self, now: float) -> None:
+        """Replace every connection: the resting at once, the lent when they return."""
+        self.drained_at = now
+        self.generation += 1
+        idle, self.idle = self.idle, []
+        for slot in idle:
+            self._retire(slot, now, "drained")
+        self._refill(now)
+
+    def close(self, now: float) -> None:
+        """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
+        self.closed = True
+        for waiter in self.queue.dismiss() + self.fullness:
+            self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+        self.fullness.clear()
+        self.idle.clear()
+        for slot in list(self.slots):
+            if slot.state in (IDLE, State.TESTING, State.SUSPECT):
+                self._retire(slot, now, "pool closed")
+            elif slot.state in (State.OPENING, State.DISOWNED):
+                self.effects.append(Abandon(slot))
+
+    def reconcile(self) -> None:
+        """Rebuild the indices from the slot table, after an interruption in mid-transition.
+
+        A slot that was lent to nobody (its connection still here, no waiter to claim it) rests.
+        """
+        for slot in self.slots:
+            if slot.state is LENT and slot.conn is not None and slot.waiter is None:
+                slot.state = IDLE
+        self.idle = sorted((s for s in self.slots if s.state is IDLE), key=_rested_since)
+        self.tally = dict.fromkeys(State, 0)
+        for slot in self.slots:
+            self.tally[slot.state] += 1
+        self.counted = sum(COUNTED[slot.state] for slot in self.slots)
+
+    # -- what a person may know ---------------------------------------------------------------
+
+    def picture(self, now: float) -> str:
+        """One line that says why somebody waits."""
+        lent = [now - slot.since for slot in self.slots if slot.state is LENT]
+        parts = [f"{self.counted} of {self.policy.max_size} connections"]
+        if lent:
+            parts.append(f"{len(lent)} lent, the longest for {max(lent):.1f} s")
+        for state in (State.OPENING, State.TESTING, State.SUSPECT, State.RETURNING):
+            if count := self.tally[state]:
+                parts.append(f"{count} {state.value}")
+        if hung := self.tally[State.DISOWNED]:
+            parts.append(f"{hung} connecting for long without an answer")
+        parts.append(f"{self.queue.live} waiting")
+        if self.last_error and self.connector.trouble:
+            when, text = self.last_error
+            parts.append(f"last connect error, {now - when:.1f} s ago: {text}")
+        return ", ".join(parts)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _fire(self, slot: Slot, event: Event) -> None:
+        old = slot.state
+        try:
+            new = LIFE[old][event]
+        except KeyError:
+            raise IllegalTransition(f"{slot!r} knows no {event.value!r}") from None
+        slot.state = new
+        self.tally[old] -= 1
+        self.tally[new] += 1
+        self.counted += COUNTED[new] - COUNTED[old]
+        if new is State.GONE:
+            self.slots.discard(slot)
+
+    def _tell(self, happening: Cut | OpenFailed | Opened | Recovered | Retired | Slept) -> None:
+        self.effects.append(Tell(happening))
+
+    def _wake_at(self, when: float) -> None:
+        if when < self.next_wake:
+            self.next_wake = when
+
+    def _most_at_once(self) -> int:
+        if self.policy.pooled:
+            return self.policy.max_connecting
+        return self.policy.max_size or 1 << 30  # null pools: as many as may exist
+
+    def _established(self) -> int:
+        return sum(self.tally[state] for state in _ESTABLISHED)
+
+    def _lifetime(self) -> float:
+        self._phase = (self._phase + GOLDEN) % 1.0
+        return self.policy.max_lifetime * (1.0 - LIFETIME_JITTER * self._phase)
+
+    def _keepalive(self) -> float:
+        return self.policy.keepalive * (1.0 - KEEPALIVE_JITTER * self._random())
+
+    def _refuse(self, waiter: Waiter, now: float, refusal: Refusal) -> None:
+        self.errors += 1
+        self.waited += now - waiter.since
+        waiter.gone = True
+        waiter.refusal = refusal
+        self.effects.append(Wake(waiter))
+
+    def _rejection(self, now: float) -> Refusal:
+        when, text = self.last_error or (now, "")
+        age = f" ({now - when:.1f} s ago)" if now - when > 0.05 else ""
+        return Refusal("rejected", f"{text}{age}")
+
+    def _retire(self, slot: Slot, now: float, why: str) -> None:
+        """Close a connection that nobody holds. The caller has taken it out of ``idle``."""
+        slot.why = why
+        slot.since = now
+        self._fire(slot, Event.RETIRE)
+        self.effects.append(Close(slot))
+
+    def _died(self, slot: Slot) -> None:
+        self._fire(slot, Event.DIED)
+        self.connector.wounded()
+
+    def _ping(self, slot: Slot, now: float) -> None:
+        """The caller has taken it out of ``idle``."""
+        self._fire(slot, Event.PING)
+        slot.sent_at = now
+        self._wake_at(now + self.roundtrip.limit)
+        self.effects.append(Ping(slot))
+
+    def _settle(self, slot: Slot, now: float) -> None:
+        """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
+        if self.closed:
+            self._retire(slot, now, "pool closed")
+        elif now >= slot.expires_at:
+            self._retire(slot, now, "max_lifetime")
+        elif slot.opened_at <= self.drained_at:
+            self._retire(slot, now, "drained")
+        elif self.queue.live:
+            waiter = self.queue.next()
+            self.waited += now - waiter.since
+            self._fire(slot, Event.TAKE)
+            slot.since = now
+            slot.waiter = waiter
+            waiter.slot = slot
+            self.effects.append(Wake(waiter))
+        elif not self.policy.pooled:
+            self._retire(slot, now, "null pool")
+        else:
+            insort(self.idle, slot, key=_rested_since)
+
+    def _give_unusual(self, slot: Slot, now: float) -> None:
+        if slot.state is not LENT:
+            self.discard(slot, now)
+        elif slot.generation == self.generation or slot.opened_at <= self.drained_at:
+            self._fire(slot, Event.GIVE)
+            slot.since = now
+            self._settle(slot, now)
+        else:
+            slot.since = now
+            self._ping(slot, now)
+        self._refill(now)
+
+    def _refill(self, now: float) -> None:
+        """Open what is short, as far as the connector permits and ``max_size`` has room."""
+        if self.closed:
+            return
+        tally, policy = self.tally, self.policy
+        suspects = tally[State.SUSPECT]
+        opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
+        # Pings in flight will serve those who wait, unless pings are being lost.
+        coming = opening + tally[State.RETURNING] + (0 if suspects else tally[State.TESTING])
+        wanted = self.queue.live - coming
+        have = self.counted - tally[State.CLOSING] - disowned - suspects
+        floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
+        if self.fullness and not policy.pooled:
+            floor = 1 - opening
+        short = max(wanted, floor)
+        if short <= 0:
+            if not opening and self.connector.trouble is None:
+                self.connector.window = self.connector.most
+            return
+        permitted = self.connector.permits(now, opening, disowned)
+        if permitted <= 0:
+            if self.connector.trouble is not None:
+                self._wake_at(max(now, self.connector.not_before))
+            return
+        if self.counted >= policy.most:
+            if suspects and not self.idle and not opening and not tally[State.CLOSING]:
+                self._sacrifice(now)
+            return
+        for _ in range(int(min(short, permitted, policy.most - self.counted))):
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self._numbers += 1
+        slot = Slot(self._numbers, now, self.generation)
+        self.slots.add(slot)
+        self.tally[State.OPENING] += 1
+        self.counted += 1
+        self.connects += 1
+        self._wake_at(now + self.connector.patience)
+        self.effects.append(Open(slot))
+
+    def _sacrifice(self, now: float) -> None:
+        """The pool is full of silent connections: the one silent longest gives its place."""
+        suspects = [slot for slot in self.slots if slot.state is State.SUSPECT]
+        self._retire(min(suspects, key=lambda slot: slot.sent_at), now, "silent, place needed")
+
+    def _proven(self, sent_at: float, now: float) -> None:
+        """Something sent at ``sent_at`` was answered: what was silent since then is dead."""
+        if sent_at <= self._answered:
+            return
+        self._answered = sent_at
+        if self.tally[State.SUSPECT]:
+            self._bury_silent(now)
+
+    def _bury_silent(self, now: float) -> None:
+        for slot in list(self.slots):
+            if slot.state is State.SUSPECT and (
+                slot.sent_at <= self._answered or now >= slot.sent_at + SUSPECT_CEILING
+            ):
+                slot.why = SILENCE
+                self.hung_up(slot, now)
+
+    def _serve_fullness(self) -> None:
+        self.effects.extend(Wake(waiter) for waiter in self.fullness)
+        self.fullness.clear()
+
+    def _renewed(self, now: float) -> None:
+        """A fresh connection came to rest: the oldest that waits to be replaced may go."""
+        renewing = [slot for slot in self.idle if slot.renewing]
+        if renewing and self.counted > self.policy.min_size:
+            oldest = min(renewing, key=lambda slot: slot.expires_at)
+            self.idle.remove(oldest)
+            self._retire(oldest, now, "max_lifetime")
+
+    # -- what becomes due ---------------------------------------------------------------------
+
+    def _watch_attempts(self, now: float) -> None:
+        patience = self.connector.patience
+        if self.tally[State.OPENING]:
+            for slot in list(self.slots):
+                if slot.state is State.OPENING:
+                    if now >= slot.since + patience:
+                        self._fire(slot, Event.OVERDUE)
+                        self.connector.hung(now)
+                    else:
+                        self._wake_at(slot.since + patience)
+        if self.tally[State.DISOWNED] > 1:
+            hung = [slot for slot in self.slots if slot.state is State.DISOWNED]
+            hung.sort(key=lambda slot: slot.number)
+            for slot in hung[1:]:
+                if not slot.why:
+                    slot.why = "no answer"
+                    self.effects.append(Abandon(slot))
+
+    def _watch_pings(self, now: float) -> None:
+        limit = self.roundtrip.limit
+        if self.tally[State.TESTING]:
+            lost = False
+            for slot in list(self.slots):
+                if slot.state is State.TESTING:
+                    if now >= slot.sent_at + limit:
+                        self._fire(slot, Event.OVERDUE)
+                        lost = True
+                    else:
+                        self._wake_at(slot.sent_at + limit)
+            if lost:
+                # None of its siblings is lent before it has been tested too.
+                self.suspect_all(now)
+        if self.tally[State.SUSPECT]:
+            self._bury_silent(now)
+            for slot in self.slots:
+                if slot.state is State.SUSPECT:
+                    self._wake_at(slot.sent_at + SUSPECT_CEILING)
+
+    def _retire_old(self, now: float) -> None:
+        policy = self.policy
+        lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
+        for slot in list(self.idle):
+            spare = self.counted - self.tally[State.CLOSING] > policy.min_size
+            if now >= slot.expires_at:
+                why = "max_lifetime"
+            elif self.counted > policy.most:
+                why = "resized"
+            elif spare and now >= slot.since + policy.max_idle:
+                why = "max_idle"
+            elif now >= slot.expires_at - lead and not slot.renewing:
+                if self.counted < policy.most:
+                    slot.renewing = not spare
+                    continue
+                if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
+                    continue
+                why = "max_lifetime"
+            else:
+                continue
+            self.idle.remove(slot)
+            self._retire(slot, now, why)
+        for slot in self.idle:
+            due = slot.expires_at
+            self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
+            if self.counted > policy.min_size:
+                self._wake_at(slot.since + policy.max_idle)
+
+    def _keep_alive(self, now: float) -> None:
+        interval = self.policy.keepalive
+        if interval == inf:
+            return
+        soon = now + min(COALESCE, interval / 16)
+        due = [s for s in self.idle if max(s.since, s.heard_at) + s.keepalive <= soon]
+        # At most half of those at rest, so that a caller finds one that is not under test.
+        for slot in due[: max(1, len(self.idle) // 2)]:
+            self.idle.remove(slot)
+            self._ping(slot, now)
+        for slot in self.idle:
+            self._wake_at(max(now + 0.01, max(slot.since, slot.heard_at) + slot.keepalive))
+        # Connections now lent come back unseen; look again before the first can be due.
+        self._wake_at(now + interval / 8)
+
+
+SILENCE = "silence"
+
+# A reconnect_timeout of zero would call the user's callback in a loop.
+DELAY_CALLBACK = 0.05

@@ -1,0 +1,99 @@
+"""What an error means, and what follows from it.
+
+psycopg gives no SQLSTATE for a failed connect, only libpq's text, so connects are judged by
+text. The texts known here are PostgreSQL's and libpq's English ones; anything else counts as
+transient, because trying again is the mistake that costs least. Deaths carry an SQLSTATE when
+the server (or a pooler) managed to say why before it closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Trouble(Enum):
+    """Why no connection can be opened, by what should be done about it."""
+
+    GONE = "unreachable"  # refused, reset, unknown: try again soon, one at a time
+    SILENT = "silent"  # attempts hang: try again soon, at most two at a time
+    CROWDED = "too many connections"  # the server is well; back off and lend what is idle
+    REJECTED = "rejected"  # password, role, database, TLS: trying fast makes it worse
+
+
+# Fragments of server and libpq messages (English) after which only a person can help.
+_REJECTED = (
+    "password authentication failed",
+    "no password supplied",
+    "authentication failed for user",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "circuit breaker open",  # Supabase's pooler, after repeated bad logins
+    "is not permitted to log in",
+    "certificate verify failed",
+    "server does not support ssl",
+    "but ssl was required",
+    "permission denied for database",
+    "is not currently accepting connections",
+    "invalid connection option",
+    "invalid uri",
+    "invalid dsn",
+    "bad value for connect_timeout",
+    "unsupported frontend protocol",
+)
+_CROWDED = (
+    "too many clients already",
+    "too many connections",
+    "remaining connection slots are reserved",
+    "no more connections allowed",
+)
+_UNRESOLVED = ("failed to resolve host", "could not translate host name")
+
+
+def judge_connect(text: str, *, needs_password: bool = False, connected_before: bool) -> Trouble:
+    """Judge a failed connect by the text of its error.
+
+    A host name that does not resolve is a mistake in the settings if no connection ever
+    succeeded, and a passing fault of the resolver afterwards.
+    """
+    low = text.lower()
+    if any(fragment in low for fragment in _CROWDED):
+        return Trouble.CROWDED
+    if needs_password or any(fragment in low for fragment in _REJECTED):
+        return Trouble.REJECTED
+    if "does not exist" in low and ("role" in low or "database" in low or "user" in low):
+        return Trouble.REJECTED
+    if not connected_before and any(fragment in low for fragment in _UNRESOLVED):
+        return Trouble.REJECTED
+    if "timeout expired" in low:
+        return Trouble.SILENT
+    return Trouble.GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """How a connection ended: ``style`` says what was seen, the rest what was said.
+
+    ``style`` is one of ``"FATAL"`` (the server or a pooler gave a reason), ``"FIN"``,
+    ``"RST"``, ``"silence"`` (pings went unanswered while others were answered), ``"error"``
+    (libpq refused to go on), ``"demoted"`` (the server turned read-only under us).
+    """
+
+    style: str
+    sqlstate: str = ""
+    text: str = ""
+
+    @property
+    def concerns_all(self) -> bool:
+        """Whether this death is news about the other connections too."""
+        return self.style == "demoted" or self.sqlstate in _CONCERNS_ALL
+
+    def __str__(self) -> str:
+        said = " ".join(part for part in (self.sqlstate, self.text) if part)
+        return f"{self.style} ({said})" if said else self.style
+
+
+# Admin shutdown, crash shutdown, cannot connect now, database dropped; 08P01 and 08006 and
+# 58000 are how PgBouncer, Odyssey and PgCat say that their server or they themselves go.
+# Not 57P05 (idle-session timeout): it speaks of one idle connection only.
+_CONCERNS_ALL = frozenset({"57P01", "57P02", "57P03", "57P04", "08P01", "08006", "58000"})
