@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     theirs = load("psycopg_pool")
     ours = theirs if options.self_check else load("everpool")
     cases = [ALL[name] for name in options.only or ALL]
-    console = Console(stderr=options.json)
+    console = Console(stderr=options.json, width=None if sys.stdout.isatty() else 140)
     started = time.perf_counter()
     with server(options.dsn) as dsn:
         with psycopg.connect(dsn) as conn:
