@@ -128,7 +128,9 @@ class Engine(Generic[CT]):
         with link.mutex:
             if slot.state not in (State.TESTING, State.SUSPECT):
                 return  # closed meanwhile
-            if not rt.seize(conn.lock):
+            if link.peek() == DEAD:
+                sent = False  # sending would provoke a reset, which destroys its last words
+            elif not rt.seize(conn.lock):
                 logger.warning(
                     "connection %s of pool %r is still used by a caller who returned it: discarded",
                     slot.number,
