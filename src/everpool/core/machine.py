@@ -537,8 +537,8 @@ class Machine:
             return
         permitted = self.connector.permits(now, opening, disowned)
         if permitted <= 0:
-            if self.connector.trouble is not None:
-                self._wake_at(max(now, self.connector.not_before))
+            if now < self.connector.not_before:
+                self._wake_at(self.connector.not_before)
             return
         if self.counted >= policy.most:
             if suspects and not self.idle and not opening and not tally[State.CLOSING]:
