@@ -533,7 +533,7 @@ class Machine:
         short = max(wanted, floor)
         if short <= 0:
             if not opening and self.connector.trouble is None:
-                self.connector.window = self.connector.most
+                self.connector.satisfied()
             return
         permitted = self.connector.permits(now, opening, disowned)
         if permitted <= 0:
