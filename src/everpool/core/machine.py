@@ -131,7 +131,7 @@ class Machine:
         if limit and self.queue.live >= limit:
             text = f"{self.queue.live} requests waiting already, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
-        if self.connector.trouble is Trouble.REJECTED and not self._established():
+        if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
         self.queued += 1
         self.queue.join(waiter)
@@ -248,10 +248,6 @@ class Machine:
             self._wake_at(self._failed_until)
             if trouble is Trouble.GONE:
                 self.suspect_all(now)
-        if trouble is Trouble.REJECTED and not self._established():
-            for waiter in self.queue.dismiss() + self.fullness:
-                self._refuse(waiter, now, self._rejection(now))
-            self.fullness.clear()
         self._refill(now)
 
     # -- dying --------------------------------------------------------------------------------
@@ -343,7 +339,7 @@ class Machine:
         if self.policy.pooled and len(self.idle) >= self.policy.min_size:
             self.effects.append(Wake(waiter))
             return
-        if self.connector.trouble is Trouble.REJECTED and not self._established():
+        if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
         self.fullness.append(waiter)
         self._wake_at(waiter.deadline)
@@ -373,9 +369,7 @@ class Machine:
     def close(self, now: float) -> None:
         """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
         self.closed = True
-        for waiter in self.queue.dismiss() + self.fullness:
-            self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        self.fullness.clear()
+        self._refuse_all(now, Refusal("closed", "the pool is closed"))
         self.idle.clear()
         for slot in list(self.slots):
             if slot.state in (IDLE, State.TESTING, State.SUSPECT):
@@ -443,8 +437,12 @@ class Machine:
             return self.policy.max_connecting
         return self.policy.max_size or 1 << 30  # null pools: as many as may exist
 
-    def _established(self) -> int:
-        return sum(self.tally[state] for state in _ESTABLISHED)
+    def _hopeless(self, now: float) -> bool:
+        """The server rejects us, it is not yet time to ask again, and nothing else can come."""
+        connector = self.connector
+        if connector.trouble is not Trouble.REJECTED or now >= connector.not_before:
+            return False
+        return not sum(self.tally[state] for state in _ESTABLISHED)
 
     def _lifetime(self) -> float:
         self._phase = (self._phase + GOLDEN) % 1.0
@@ -459,6 +457,11 @@ class Machine:
         waiter.gone = True
         waiter.refusal = refusal
         self.effects.append(Wake(waiter))
+
+    def _refuse_all(self, now: float, refusal: Refusal) -> None:
+        for waiter in self.queue.dismiss() + self.fullness:
+            self._refuse(waiter, now, refusal)
+        self.fullness.clear()
 
     def _rejection(self, now: float) -> Refusal:
         when, text = self.last_error or (now, "")
@@ -520,6 +523,8 @@ class Machine:
         """Open what is short, as far as the connector permits and ``max_size`` has room."""
         if self.closed:
             return
+        if self._hopeless(now):
+            self._refuse_all(now, self._rejection(now))
         tally, policy = self.tally, self.policy
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
