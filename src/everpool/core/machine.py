@@ -529,7 +529,7 @@ class Machine:
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
         # Pings in flight will serve those who wait, unless pings are being lost.
-        coming = opening + tally[State.RETURNING] + (0 if suspects else tally[State.TESTING])
+        coming = opening + (0 if suspects else tally[State.TESTING])
         wanted = self.queue.live - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
         floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
