@@ -240,7 +240,8 @@ class Machine:
         self.connect_errors += 1
         self.last_error = (now, text)
         fine_before = self.connector.trouble is None
-        retry_in = self.connector.failed(now, trouble, bool(self.queue.live))
+        wanted = bool(self.queue.live or self.fullness)
+        retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
         self._tell(OpenFailed(slot.number, trouble, text, retry_in))
         if fine_before:
@@ -343,6 +344,7 @@ class Machine:
             return self._refuse(waiter, now, self._rejection(now))
         self.fullness.append(waiter)
         self._wake_at(waiter.deadline)
+        self.connector.hurry(now)
         self._refill(now)
 
     # -- the owner's orders -------------------------------------------------------------------
