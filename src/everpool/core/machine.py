@@ -530,6 +530,9 @@ class Machine:
         tally, policy = self.tally, self.policy
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
+        # Who queued for the pong of a connection that failed the test takes another's.
+        while self.idle and self.queue.live > tally[State.TESTING]:
+            self._ping(self.idle.pop(), now)
         # Pings in flight will serve those who wait, unless pings are being lost.
         coming = opening + (0 if suspects else tally[State.TESTING])
         wanted = self.queue.live - coming
