@@ -216,6 +216,7 @@ class Machine:
         self.roundtrip.sample(took / 4)  # a connect is about four round trips
         self._fire(slot, Event.OPENED)
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
+        slot.why = ""
         slot.generation = self.generation
         slot.expires_at = now + self._lifetime()
         slot.keepalive = self._keepalive()
