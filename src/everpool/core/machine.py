@@ -241,15 +241,13 @@ class Machine:
         self.connect_errors += 1
         self.last_error = (now, text)
         fine_before = self.connector.trouble is None
+        self._outlast(now)
         wanted = bool(self.queue.live or self.fullness)
         retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
         self._tell(OpenFailed(slot.number, trouble, text, retry_in))
-        if fine_before:
-            self._failed_until = now + self.policy.reconnect_timeout
-            self._wake_at(self._failed_until)
-            if trouble is Trouble.GONE:
-                self.suspect_all(now)
+        if fine_before and trouble is Trouble.GONE:
+            self.suspect_all(now)
         self._refill(now)
 
     # -- dying --------------------------------------------------------------------------------
@@ -315,10 +313,6 @@ class Machine:
             self._wake_at(waiter.deadline)
         if self.closed:
             return
-        if now >= self._failed_until:
-            self._failed_until = now + max(self.policy.reconnect_timeout, DELAY_CALLBACK)
-            self.effects.append(ReconnectFailed())
-        self._wake_at(self._failed_until)
         self._watch_attempts(now)
         self._watch_pings(now)
         self._retire_old(now)
@@ -589,6 +583,15 @@ class Machine:
                 slot.why = SILENCE
                 self.hung_up(slot, now)
 
+    def _outlast(self, now: float) -> None:
+        """An attempt failed or hangs: has the outage lasted another ``reconnect_timeout``?"""
+        timeout = max(self.policy.reconnect_timeout, LEAST_RECONNECT_TIMEOUT)
+        if self.connector.trouble is None:
+            self._failed_until = now + timeout
+        elif now >= self._failed_until:
+            self._failed_until = now + timeout
+            self.effects.append(ReconnectFailed())
+
     def _serve_fullness(self) -> None:
         self.effects.extend(Wake(waiter) for waiter in self.fullness)
         self.fullness.clear()
@@ -610,6 +613,7 @@ class Machine:
                 if slot.state is State.OPENING:
                     if now >= slot.since + patience:
                         self._fire(slot, Event.OVERDUE)
+                        self._outlast(now)
                         self.connector.hung(now)
                     else:
                         self._wake_at(slot.since + patience)
@@ -688,4 +692,4 @@ class Machine:
 SILENCE = "silence"
 
 # A reconnect_timeout of zero would call the user's callback in a loop.
-DELAY_CALLBACK = 0.05
+LEAST_RECONNECT_TIMEOUT = 0.05
