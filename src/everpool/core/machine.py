@@ -135,8 +135,7 @@ class Machine:
             return self._refuse(waiter, now, self._rejection(now))
         self.queued += 1
         self.queue.join(waiter)
-        if waiter.deadline < self.next_wake:
-            self.next_wake = waiter.deadline
+        self._wake_at(waiter.deadline)
         if self.counted < self.policy.most or self.tally[State.SUSPECT]:
             self.connector.hurry(now)
             self._refill(now)
@@ -426,8 +425,7 @@ class Machine:
         self.effects.append(Tell(happening))
 
     def _wake_at(self, when: float) -> None:
-        if when < self.next_wake:
-            self.next_wake = when
+        self.next_wake = min(self.next_wake, when)
 
     def _most_at_once(self) -> int:
         if self.policy.pooled:
