@@ -84,7 +84,8 @@ class Machine:
         self._random = random
         self._phase = random()
         self._numbers = 0
-        self._answered = -inf  # the latest sending that was answered: the proof of silence
+        # The proof of silence: the latest sending that was answered, and when it was.
+        self._answered = self._answered_at = -inf
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
     # -- the doors ----------------------------------------------------------------------------
@@ -566,20 +567,24 @@ class Machine:
         self._retire(min(suspects, key=lambda slot: slot.sent_at), now, "silent, place needed")
 
     def _proven(self, sent_at: float, now: float) -> None:
-        """Something sent at ``sent_at`` was answered: what was silent since then is dead."""
+        """Something sent at ``sent_at`` was answered: what stays silent since then is dead.
+
+        After a stall the answers come one after another, so each gets a ping's time more.
+        """
         if sent_at <= self._answered:
             return
-        self._answered = sent_at
+        self._answered, self._answered_at = sent_at, now
         if self.tally[State.SUSPECT]:
-            self._bury_silent(now)
+            for slot in self.slots:
+                if slot.state is State.SUSPECT:
+                    self._give_up_soon(slot, now)
 
-    def _bury_silent(self, now: float) -> None:
-        for slot in list(self.slots):
-            if slot.state is State.SUSPECT and (
-                slot.sent_at <= self._answered or now >= slot.sent_at + SUSPECT_CEILING
-            ):
-                slot.why = SILENCE
-                self.hung_up(slot, now)
+    def _give_up_soon(self, slot: Slot, now: float) -> None:
+        """Set when to give up a suspect: sooner if its silence is proven."""
+        if slot.sent_at <= self._answered:
+            proven = max(now, self._answered_at + self.roundtrip.limit)
+            slot.given_up_at = min(slot.given_up_at, proven)
+        self._wake_at(slot.given_up_at)
 
     def _outlast(self, now: float) -> None:
         """An attempt failed or hangs: has the outage lasted another ``reconnect_timeout``?"""
@@ -631,6 +636,8 @@ class Machine:
                 if slot.state is State.TESTING:
                     if now >= slot.sent_at + limit:
                         self._fire(slot, Event.OVERDUE)
+                        slot.given_up_at = slot.sent_at + SUSPECT_CEILING
+                        self._give_up_soon(slot, now)
                         lost = True
                     else:
                         self._wake_at(slot.sent_at + limit)
@@ -638,10 +645,13 @@ class Machine:
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
         if self.tally[State.SUSPECT]:
-            self._bury_silent(now)
-            for slot in self.slots:
+            for slot in list(self.slots):
                 if slot.state is State.SUSPECT:
-                    self._wake_at(slot.sent_at + SUSPECT_CEILING)
+                    if now >= slot.given_up_at:
+                        slot.why = SILENCE
+                        self.hung_up(slot, now)
+                    else:
+                        self._wake_at(slot.given_up_at)
 
     def _retire_old(self, now: float) -> None:
         policy = self.policy
