@@ -490,6 +490,8 @@ class Machine:
             self._retire(slot, now, "max_lifetime")
         elif slot.opened_at <= self.drained_at:
             self._retire(slot, now, "drained")
+        elif slot.generation != self.generation:
+            self._ping(slot, now)
         elif self.queue.live:
             waiter = self.queue.next()
             self.waited += now - waiter.since
@@ -506,13 +508,10 @@ class Machine:
     def _give_unusual(self, slot: Slot, now: float) -> None:
         if slot.state is not LENT:
             self.discard(slot, now)
-        elif slot.generation == self.generation or slot.opened_at <= self.drained_at:
+        else:
             self._fire(slot, Event.GIVE)
             slot.since = now
             self._settle(slot, now)
-        else:
-            slot.since = now
-            self._ping(slot, now)
         self._refill(now)
 
     def _refill(self, now: float) -> None:

@@ -100,7 +100,6 @@ LIFE: dict[State, dict[Event, State]] = {
     },
     State.RETURNING: {
         Event.GIVE: State.IDLE,
-        Event.PING: State.TESTING,
         Event.DIED: State.CORPSE,
         Event.RETIRE: State.CLOSING,
     },
