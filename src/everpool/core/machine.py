@@ -161,7 +161,7 @@ class Machine:
 
         The taker gets the first pong or the first fresh connection, whichever comes.
         """
-        if slot.state is not LENT:
+        if self.closed or slot.state is not LENT:
             self.discard(slot, now)
         else:
             self._ping(slot, now)
@@ -366,6 +366,7 @@ class Machine:
     def close(self, now: float) -> None:
         """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
         self.closed = True
+        self.generation += 1  # the door for returns is shut: they are closed
         self._refuse_all(now, Refusal("closed", "the pool is closed"))
         self.idle.clear()
         for slot in list(self.slots):
