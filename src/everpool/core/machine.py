@@ -491,6 +491,8 @@ class Machine:
             self._retire(slot, now, "max_lifetime")
         elif slot.opened_at <= self.drained_at:
             self._retire(slot, now, "drained")
+        elif not self.policy.pooled and not self.queue.live:
+            self._retire(slot, now, "null pool")
         elif slot.generation != self.generation:
             self._ping(slot, now)
         elif self.queue.live:
@@ -501,8 +503,6 @@ class Machine:
             slot.waiter = waiter
             waiter.slot = slot
             self.effects.append(Wake(waiter))
-        elif not self.policy.pooled:
-            self._retire(slot, now, "null pool")
         else:
             insort(self.idle, slot, key=_rested_since)
 
