@@ -26,7 +26,8 @@ from .slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
 from .verdict import Cause, Trouble
 
 IDLE, LENT = State.IDLE, State.LENT
-_ESTABLISHED = (State.IDLE, State.TESTING, State.SUSPECT, State.LENT, State.RETURNING)
+_PRESENT = (State.IDLE, State.TESTING, State.LENT, State.RETURNING)
+_ESTABLISHED = (*_PRESENT, State.SUSPECT)
 
 # Lifetimes end up to a tenth early, keepalives up to a quarter: enough to spread the work of
 # a pool that was filled at one moment.
@@ -441,6 +442,10 @@ class Machine:
             return False
         return not sum(self.tally[state] for state in _ESTABLISHED)
 
+    def _present(self) -> int:
+        """Connections that are there and not in doubt, at rest or in use."""
+        return sum(self.tally[state] for state in _PRESENT)
+
     def _lifetime(self) -> float:
         self._phase = (self._phase + GOLDEN) % 1.0
         return self.policy.max_lifetime * (1.0 - LIFETIME_JITTER * self._phase)
@@ -602,7 +607,7 @@ class Machine:
     def _renewed(self, now: float) -> None:
         """A fresh connection came to rest: the oldest that waits to be replaced may go."""
         renewing = [slot for slot in self.idle if slot.renewing]
-        if renewing and self.counted > self.policy.min_size:
+        if renewing and self._present() > self.policy.min_size:
             oldest = min(renewing, key=lambda slot: slot.expires_at)
             self.idle.remove(oldest)
             self._retire(oldest, now, "max_lifetime")
@@ -657,7 +662,7 @@ class Machine:
         policy = self.policy
         lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
         for slot in list(self.idle):
-            spare = self.counted - self.tally[State.CLOSING] > policy.min_size
+            spare = self._present() > policy.min_size
             if now >= slot.expires_at:
                 why = "max_lifetime"
             elif self.counted > policy.most:
@@ -670,15 +675,18 @@ class Machine:
                     continue
                 if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
                     continue
+                if self.connector.trouble is not None:
+                    continue
                 why = "max_lifetime"
             else:
                 continue
             self.idle.remove(slot)
             self._retire(slot, now, why)
+        spare = self._present() > policy.min_size
         for slot in self.idle:
             due = slot.expires_at
             self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
-            if self.counted > policy.min_size:
+            if spare:
                 self._wake_at(slot.since + policy.max_idle)
 
     def _keep_alive(self, now: float) -> None:
