@@ -347,8 +347,13 @@ class Machine:
 
     def change(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
-        self.policy = policy
+        old, self.policy = self.policy, policy
         self.connector.most = self._most_at_once()
+        for slot in self.slots:
+            if policy.keepalive != old.keepalive:
+                slot.keepalive = self._keepalive()
+            if policy.max_lifetime != old.max_lifetime:
+                slot.expires_at = min(slot.expires_at, now + self._lifetime())
         self._wake_at(now)
         self._refill(now)
 
