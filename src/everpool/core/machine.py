@@ -53,6 +53,9 @@ LONGEST_SLEEP = 5.0
 # Keepalives due within so long of each other go out together: one wake-up instead of many.
 COALESCE = 0.5
 
+# Those due that found no room in one round of keepalives try again so much later.
+PAUSE = 0.05
+
 
 def _rested_since(slot: Slot) -> float:
     return slot.since
@@ -701,11 +704,13 @@ class Machine:
         soon = now + min(COALESCE, interval / 16)
         due = [s for s in self.idle if max(s.since, s.heard_at) + s.keepalive <= soon]
         # At most half of those at rest, so that a caller finds one that is not under test.
-        for slot in due[: max(1, len(self.idle) // 2)]:
+        testing = self.tally[State.TESTING]
+        room = max(1, (len(self.idle) + testing) // 2) - testing
+        for slot in due[: max(0, room)]:
             self.idle.remove(slot)
             self._ping(slot, now)
         for slot in self.idle:
-            self._wake_at(max(now + 0.01, max(slot.since, slot.heard_at) + slot.keepalive))
+            self._wake_at(max(now + PAUSE, max(slot.since, slot.heard_at) + slot.keepalive))
         # Connections now lent come back unseen; look again before the first can be due.
         self._wake_at(now + interval / 8)
 
