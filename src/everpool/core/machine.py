@@ -454,6 +454,11 @@ class Machine:
         """Connections that are there and not in doubt, at rest or in use."""
         return sum(self.tally[state] for state in _PRESENT)
 
+    def _spare(self) -> int:
+        """How many connections there are beyond min_size, but those about to be replaced."""
+        renewing = sum(slot.renewing for slot in self.slots if slot.state in _PRESENT)
+        return self._present() - renewing - self.policy.min_size
+
     def _lifetime(self) -> float:
         self._phase = (self._phase + GOLDEN) % 1.0
         return self.policy.max_lifetime * (1.0 - LIFETIME_JITTER * self._phase)
@@ -669,17 +674,18 @@ class Machine:
     def _retire_old(self, now: float) -> None:
         policy = self.policy
         lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
+        self._renewed(now)
+        spare = self._spare()
         for slot in list(self.idle):
-            spare = self._present() > policy.min_size
             if now >= slot.expires_at:
                 why = "max_lifetime"
             elif self.counted > policy.most:
                 why = "resized"
-            elif spare and now >= slot.since + policy.max_idle:
+            elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
             elif now >= slot.expires_at - lead and not slot.renewing:
                 if self.counted < policy.most:
-                    slot.renewing = not spare
+                    slot.renewing = spare <= 0
                     continue
                 if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
                     continue
@@ -688,13 +694,13 @@ class Machine:
                 why = "max_lifetime"
             else:
                 continue
+            spare -= not slot.renewing
             self.idle.remove(slot)
             self._retire(slot, now, why)
-        spare = self._present() > policy.min_size
         for slot in self.idle:
             due = slot.expires_at
             self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
-            if spare:
+            if spare > 0:
                 self._wake_at(slot.since + policy.max_idle)
 
     def _keep_alive(self, now: float) -> None:
