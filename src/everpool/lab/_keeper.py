@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def drop_privileges() -> None:
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
+
+
+_BECOME: dict[str, Callable[[], None]] = {
+    "namespace": enter_user_namespace,
+    "drop": drop_privileges,
+    "self": lambda: None,
+}
 
 
 def _die_with_keeper() -> None:
@@ -172,9 +180,7 @@ def serve() -> None:
     keeper = Keeper(config)
     try:
         try:
-            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(
-                config["identity"], lambda: None
-            )()
+            _BECOME[config["identity"]]()
         except OSError as error:
             _answer({"error": f"cannot become an ordinary user ({config['identity']}): {error}"})
             return

@@ -334,7 +334,13 @@ class FaultProxy:
     def _do(self, act: Callable[[Relay], _T]) -> _T:
         if self._thread is None or self._relay is None:
             raise RuntimeError("the proxy is not running")
-        return self._thread.call(act, self._relay)
+        relay = self._relay
+
+        def caught_up() -> _T:
+            relay.catch_up()
+            return act(relay)
+
+        return self._thread.call(caught_up)
 
     def _note_change(self) -> None:
         with self._changed:

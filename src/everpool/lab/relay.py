@@ -124,9 +124,14 @@ class Relay:
 
     def _listen(self) -> None:
         assert self._listener is not None
-        self.loop.add_reader(self._listener.fileno(), self._acceptable)
+        self.loop.add_reader(self._listener.fileno(), self.catch_up)
 
-    def _acceptable(self) -> None:
+    def catch_up(self) -> None:
+        """Accept all that waits to be accepted.
+
+        To its client a connection stands before anybody has accepted it. Called first by every
+        method of the proxy, this keeps that from being visible.
+        """
         while self._listener is not None:
             try:
                 client, address = self._listener.accept()

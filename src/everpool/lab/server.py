@@ -40,6 +40,7 @@ StopMode = Literal["fast", "immediate"]
 _HOST = "127.0.0.1"
 _USER = _DATABASE = "postgres"
 _PORT_ATTEMPTS = 5
+_IDENTITIES = ("namespace", "drop")  # what root becomes, in the order they are tried
 
 _SETTINGS: dict[str, object] = {
     "listen_addresses": _HOST,
@@ -287,7 +288,7 @@ def _end_keeper(process: subprocess.Popen[bytes], root: Path, owner: int) -> Non
 def _start_keeper(bin_dir: Path, config: Mapping[str, Any]) -> _KeeperHandle:
     """Start a keeper under the first identity this machine allows."""
     refusals = []
-    for identity in ("namespace", "drop") if os.geteuid() == 0 else ("self",):
+    for identity in _IDENTITIES if os.geteuid() == 0 else ("self",):
         home = _shared_tmp() if identity == "drop" else None
         root = Path(tempfile.mkdtemp(prefix="everpool-lab-", dir=home))
         try:
