@@ -12,8 +12,8 @@ namespace, and what it starts from then on, threads and processes, is born there
 and event loops must be started inside. The namespace lasts as long as somebody is in it: there is
 nothing to clean up, and nothing remains after a crash.
 
-It takes Linux, the ``nft`` program and the right to make network namespaces: root, or any user, where
-the system allows it, for a program run under ``unshare --user --map-root-user --net``.
+It takes Linux, the ``nft`` program and the right to make network namespaces: root, or any user,
+where the system allows it, for a program run under ``unshare --user --map-root-user --net``.
 """
 
 from __future__ import annotations

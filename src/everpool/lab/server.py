@@ -322,13 +322,21 @@ def _readable_copy(bin_dir: Path, root: Path) -> Path:
     """Return *bin_dir*, or a copy under *root* when other users cannot reach it.
 
     The whole installation is copied, since the programs find their other files relative to
-    themselves.
+    themselves; with it the directory that wheels keep their libraries in, ``<package>.libs``.
     """
     if _open_to_all(bin_dir):
         return bin_dir
+    prefix = bin_dir.parent
+    sources = [prefix]
+    for package in (prefix, *prefix.parents):
+        libraries = package.with_name(f"{package.name}.libs")
+        if package.name and libraries.is_dir():
+            sources = [package, libraries]
+            break
     target = root / "programs"
-    shutil.copytree(bin_dir.parent, target, symlinks=True)
+    for source in sources:
+        shutil.copytree(source, target / source.name, symlinks=True)
     for path in (target, *target.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-    return target / bin_dir.name
+    return target / bin_dir.relative_to(sources[0].parent)
