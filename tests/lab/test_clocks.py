@@ -8,7 +8,17 @@ import time
 import psycopg
 import pytest
 
-from everpool.lab import FIN, RST, RST_NEXT, SILENCE, FaultProxy, PostgresServer, Style, fatal
+from everpool.lab import (
+    FIN,
+    RST,
+    RST_NEXT,
+    SILENCE,
+    FaultProxy,
+    PostgresServer,
+    Style,
+    fatal,
+)
+from everpool.lab.frames import build
 
 from .conftest import Raw
 
@@ -29,6 +39,17 @@ def test_idle_cut(proxy: FaultProxy, raw: Raw, style: Style) -> None:
     assert (cut.style, cut.reason, cut.in_hand) == (style, "idle", False)
     assert cut.idle >= 0.3
     assert cut.age >= 0.7
+
+
+def test_unanswered_requests_are_traffic(proxy: FaultProxy, raw: Raw) -> None:
+    client = raw().login()
+    client.query("SELECT pg_sleep(30)")
+    proxy.idle_cut(0.4, RST)
+    for _ in range(8):
+        time.sleep(0.1)
+        client.sock.sendall(build(b"H"))
+    assert not proxy.stats().cuts
+    assert client.ending() == "rst"
 
 
 @pytest.mark.parametrize("style", STYLES, ids=str)

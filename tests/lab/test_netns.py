@@ -87,7 +87,6 @@ def test_reject_resets_at_the_next_packet_only(net: PrivateNetwork, server: Post
     with connect(server) as conn:
         net.reject(server.port)
         before = net.gone
-        assert net.gone == before, "nothing is said unasked"
         with pytest.raises(psycopg.OperationalError):
             conn.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError, match="refused"):

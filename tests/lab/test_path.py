@@ -125,6 +125,7 @@ def test_silence_loses_what_was_said(proxy: FaultProxy, raw: Raw) -> None:
     client.query("SELECT 2")
     rows = [frame.body for frame in client.until("ReadyForQuery") if frame.kind == "DataRow"]
     assert rows == [b"\0\1\0\0\0\1" + b"2"]
+    assert not proxy.links()[0].in_hand, "what was lost is not waited for"
 
 
 def test_late_silence_delivers_on_healing(proxy: FaultProxy, raw: Raw) -> None:
@@ -208,9 +209,21 @@ def test_cut_at_every_byte_of_the_login(server: PostgresServer, proxy: FaultProx
 def test_large_answers_meet_backpressure(proxy: FaultProxy, raw: Raw) -> None:
     """The proxy must not swallow what its client does not read."""
     client = raw().login()
-    client.query("SELECT repeat('x', 1000000) FROM generate_series(1, 40)")
+    client.query("SELECT repeat('x', 1000000) FROM generate_series(1, 60)")
     time.sleep(0.5)
-    assert client.until("ReadyForQuery")[-2].body == b"SELECT 40\0"
+    assert proxy._relay is not None
+    assert proxy._relay.links[client.number].to_client.buffered < 8_000_000
+    assert client.until("ReadyForQuery")[-2].body == b"SELECT 60\0"
+
+
+def test_large_requests_meet_backpressure(proxy: FaultProxy, raw: Raw) -> None:
+    client = raw().login()
+    proxy.silence(late=True)
+    client.sock.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        client.sock.sendall(build(b"Q", bytes(1_000_000)) * 60)
+    assert proxy._relay is not None
+    assert proxy._relay.links[client.number].to_server.buffered < 8_000_000
 
 
 def test_new_connections_follow_the_new_target(server: PostgresServer, proxy: FaultProxy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,13 +141,20 @@ time.sleep(1.0)
 os.kill(server.pid, 0)  # still there?
 server.stop()
 """
+LIVING_CHILD = """
+child = os.fork()
+if child:
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(60)
+"""
 ENDS = {
     "a forked child ends first": CHILD_FIRST,
     "exit without stop": "sys.exit()",
     "interrupt": "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)",
     "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
     "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
-    "SIGKILL with a child": "os.fork() and os.kill(os.getpid(), signal.SIGKILL); time.sleep(3)",
+    "SIGKILL, and a child lives on": LIVING_CHILD,
 }
 
 
@@ -156,14 +164,16 @@ def run_program(end: str) -> subprocess.Popen[str]:
 
 
 def test_nothing_outlives_its_program() -> None:
-    programs = {name: run_program(end) for name, end in ENDS.items()}
-    for name, program in programs.items():
+    programs = [(name, end, run_program(end)) for name, end in ENDS.items()]
+    for name, end, program in programs:
         assert program.stdout is not None
         pid, root = program.stdout.readline().split()
         code = program.wait(60)
         assert code <= 0, name
         assert until(lambda pid=pid: not alive(int(pid))), name  # type: ignore[misc]
         assert until(lambda root=root: not Path(root).exists()), name  # type: ignore[misc]
+        if end == LIVING_CHILD:
+            os.kill(int(program.stdout.readline()), signal.SIGKILL)
         program.stdout.close()
 
 

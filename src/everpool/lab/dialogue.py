@@ -97,9 +97,7 @@ class Dialogue:
         elif frame.tag in _EXTENDED:
             self._unsynced = True
         elif frame.tag in _REQUESTS:
-            # A server that reads COPY data ignores Sync, until CopyDone or CopyFail.
-            if not (frame.tag == b"S" and self._copying_in):
-                self._requests.append(frame.tag)
+            self._requests.append(frame.tag)
             self._unsynced = False
         elif frame.tag in (b"c", b"f"):
             self._copying_in = False

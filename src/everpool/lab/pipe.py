@@ -61,7 +61,6 @@ class Pipe:
         self._sink: socket.socket | None = None
         self._on_room = on_room
         self._items: deque[tuple[float, bytes | Callable[[], None] | Gate]] = deque()
-        self._last_due = 0.0
         self._next_drip = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -126,10 +125,8 @@ class Pipe:
     def _append(self, item: bytes | Callable[[], None] | Gate) -> None:
         road = self.road
         due = 0.0
-        if road.latency or road.jitter or self._last_due:
-            delay = road.latency + (random.random() * road.jitter if road.jitter else 0.0)
-            # Never before what is ahead of it: also when the latency has just been lowered.
-            due = self._last_due = max(self._last_due, self._loop.time() + delay)
+        if road.latency or road.jitter:
+            due = self._loop.time() + road.latency + random.random() * road.jitter
         self._items.append((due, item))
         self.run()
 

@@ -150,7 +150,6 @@ class Relay:
     def _settle_in(self, link: Link) -> None:
         for direction, pipe in _pipes(link, "both"):
             pipe.road = self._roads[direction]
-            pipe.stopped = self._hanging
             if direction in self._fuses:
                 link.fuses[pipe] = Fuse(*self._fuses[direction])
         self._wind(link)
