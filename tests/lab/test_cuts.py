@@ -46,8 +46,7 @@ def test_the_client_of_a_cut_connection_sees_the_right_end(
 
 
 def test_a_reset_leaves_although_the_client_is_sending(proxy: FaultProxy, raw: Raw) -> None:
-    """Unread input turns an ordinary close into a reset, but a half-read one into a FIN: try
-    hard."""
+    """Try hard: what a close becomes depends on what is unread at that moment."""
     for _ in range(20):
         client = raw().login()
         client.query("SELECT 1")

@@ -20,8 +20,7 @@ from .test_cuts import unacknowledged
 
 @pytest.fixture(scope="module")
 def inside() -> Iterator[tuple[PrivateNetwork, PostgresServer]]:
-    """This thread in a network of its own, with a server there. Setting up and down is one thread's
-    work, as is running a test."""
+    """This thread in a network of its own, with a server there."""
     try:
         with PrivateNetwork() as net, PostgresServer() as server:
             yield net, server
@@ -86,7 +85,6 @@ def test_the_kernel_gives_up_by_itself(net: PrivateNetwork, server: PostgresServ
 def test_reject_resets_at_the_next_packet_only(net: PrivateNetwork, server: PostgresServer) -> None:
     with connect(server) as conn:
         net.reject(server.port)
-        before = net.gone
         with pytest.raises(psycopg.OperationalError):
             conn.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError, match="refused"):

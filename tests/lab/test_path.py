@@ -1,5 +1,4 @@
-"""How the path carries bytes: latency, drip, silence, refusal, hanging, cuts at a byte; and
-healing."""
+"""How the path carries bytes: latency, drip, silence, refusal, cuts at a byte; healing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The process that owns a lab server: it starts, restarts and ends PostgreSQL, and outlives whoever
-asked for it.
+"""The process that owns a lab server, and outlives whoever asked for it.
 
-It is run as a script, in a session of its own, and uses nothing but the standard library. Its
-parent speaks to it in lines of JSON over its standard input and is answered over its standard
-output. End of input, or another parent than the one that started it, means the parent is gone,
-however it went: the server is ended and its directory removed.
+It starts, restarts and ends PostgreSQL. It is run as a script, in a session of its own, and uses
+nothing but the standard library. Its parent speaks to it in lines of JSON over its standard input
+and is answered over its standard output. End of input, or another parent than the one that started
+it, means the parent is gone, however it went: the server is ended and its directory removed.
 
 A separate process, for three reasons. Nothing of the parent's has to run when the parent is killed.
 The parent may start servers from a short-lived thread: the kernel's parent-death signal fires when

@@ -1,5 +1,4 @@
-"""One relayed connection: a client's socket, a server's socket, a pipe each way, and what can
-befall them.
+"""One relayed connection: two sockets, a pipe each way, and what can befall them.
 
 A link lives in the thread of its proxy's loop and is made of callbacks. States: ``open``;
 ``silent`` (cut by silence, may be cut again); ``forgotten`` (the next packet of the client is

@@ -1,5 +1,4 @@
-"""Packets that vanish: what a proxy cannot imitate, because its kernel acknowledges what it
-swallows.
+"""Packets that vanish. No proxy can do that: its kernel acknowledges what it swallows.
 
     with PrivateNetwork() as net, PostgresServer() as server:
         conn = psycopg.connect(server.dsn)
@@ -52,12 +51,11 @@ class Unavailable(RuntimeError):
 
 
 class PrivateNetwork:
-    """A loopback of one's own, with a packet filter; a context manager, to be left by the thread
-    that entered.
+    """A loopback of one's own with a packet filter; a context manager.
 
-    Raises :class:`Unavailable` on entering. *port* in all methods is the server's TCP port. Faults
-    add up until
-    :meth:`heal`; they concern connections that stand and new ones alike.
+    The thread that entered must leave it. Raises :class:`Unavailable` on entering. *port* in all
+    methods is the server's TCP port. Faults add up until :meth:`heal`; they concern connections
+    that stand and new ones alike.
     """
 
     def __init__(self) -> None:
@@ -82,13 +80,14 @@ class PrivateNetwork:
             )
 
     def reject(self, port: int) -> None:
-        """Answer the client's next packet, and every connect, by a reset, as a path that forgot the
-        connection."""
+        """Reset connections at the client's next packet, as a path that forgot them does."""
         self._add(f"tcp dport {port} counter name gone reject with tcp reset")
 
     def heal(self) -> None:
-        """End all faults. What was lost on the way is sent again by the kernels, when their timers
-        say so."""
+        """End all faults.
+
+        What was lost on the way is sent again by the kernels, when their timers say so.
+        """
         self._nft("flush chain inet lab arriving")
 
     @property

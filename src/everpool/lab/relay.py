@@ -1,5 +1,4 @@
-"""The proxy's inside: a listener, the links it made, the rules and settings new ones get, and what
-has happened.
+"""The proxy's inside: a listener, its links, the rules and settings, and what has happened.
 
 Everything here runs in one thread, that of the loop. :mod:`everpool.lab.proxy` is the door for all
 other threads.
@@ -50,12 +49,10 @@ class Stats:
     cancels: int = 0
     """How many of them carried a cancel request."""
     open: int = 0
-    """Sessions that have sent their startup message and were not ended by either side, nor told of
-    an end."""
+    """Sessions that have begun their login and were not ended by either side or told of an end."""
     max_open: int = 0
     connecting: int = 0
-    """Connections accepted whose client has not seen a ReadyForQuery; cancel requests count until
-    they are known."""
+    """Connections that wait for their first ReadyForQuery; a cancel request, until it is known."""
     max_connecting: int = 0
     closing: int = 0
     """Connections whose client was told of the end and has not closed its socket."""

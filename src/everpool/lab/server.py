@@ -159,8 +159,10 @@ class PostgresServer:
             self._running().postmaster = 0
 
     def up(self) -> None:
-        """End the outage that :meth:`down` began; return when the server accepts connections on the
-        same port."""
+        """End the outage that :meth:`down` began; return when the server accepts connections.
+
+        The port is the same.
+        """
         with self._lock:
             keeper = self._running()
             keeper.postmaster = keeper.order({"do": "up", "port": self.port})
@@ -229,8 +231,7 @@ class _KeeperHandle:
             raise
 
     def order(self, message: Mapping[str, Any]) -> int:
-        """Send one order; return the process id it is answered with, or raise
-        :class:`ServerError`."""
+        """Send one order; return the process id it is answered with. Raises ServerError."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
