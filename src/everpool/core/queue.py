@@ -74,6 +74,8 @@ class Queue:
         if not self.live:
             self._waiters.clear()
             self.soonest = float("inf")
+        elif len(self._waiters) > 2 * self.live + 64:
+            self._waiters = deque(self.waiting())
         return True
 
     def expire(self, now: float) -> list[Waiter]:
