@@ -147,7 +147,10 @@ class Machine:
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """The waiter stops waiting (deadline, cancellation); a slot granted to it returns."""
-        if self.queue.leave(waiter):
+        if waiter in self.fullness:
+            self.fullness.remove(waiter)
+            waiter.gone = True
+        elif self.queue.leave(waiter):
             self.errors += 1
             self.waited += now - waiter.since
         elif waiter.slot is not None:
@@ -231,7 +234,7 @@ class Machine:
         self._settle(slot, now)
         self._proven(started, now)
         self._renewed(now)
-        if len(self.idle) >= self.policy.min_size or not self.policy.pooled:
+        if not self.policy.pooled:
             self._serve_fullness()
         self._refill(now)
 
@@ -301,6 +304,7 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
+        self._refill(now)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -333,10 +337,11 @@ class Machine:
         self.suspect_all(now)
 
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
-        """Wake the waiter when ``min_size`` connections rest in the pool."""
+        """Wake the waiter when the pool has ``min_size`` connections that are not in doubt."""
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        if self.policy.pooled and len(self.idle) >= self.policy.min_size:
+        if self._full():
+            waiter.gone = True
             self.effects.append(Wake(waiter))
             return
         if self._hopeless(now):
@@ -539,6 +544,8 @@ class Machine:
             return
         if self._hopeless(now):
             self._refuse_all(now, self._rejection(now))
+        if self.fullness and self._full():
+            self._serve_fullness()
         tally, policy = self.tally, self.policy
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
@@ -613,8 +620,15 @@ class Machine:
             self._failed_until = now + timeout
             self.effects.append(ReconnectFailed())
 
+    def _full(self) -> bool:
+        """Lent connections count; a null pool, which keeps none, must have proven it can."""
+        sound = self._present() - self.tally[State.TESTING]
+        return sound >= (self.policy.min_size if self.policy.pooled else 1)
+
     def _serve_fullness(self) -> None:
-        self.effects.extend(Wake(waiter) for waiter in self.fullness)
+        for waiter in self.fullness:
+            waiter.gone = True
+            self.effects.append(Wake(waiter))
         self.fullness.clear()
 
     def _renewed(self, now: float) -> None:
