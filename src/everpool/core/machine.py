@@ -362,6 +362,8 @@ class Machine:
                 slot.keepalive = self._keepalive()
             if policy.max_lifetime != old.max_lifetime:
                 slot.expires_at = min(slot.expires_at, now + self._lifetime())
+        if self._oversize():
+            self.generation += 1  # shuts the door for returns: they are counted
         self._wake_at(now)
         self._refill(now)
 
@@ -459,6 +461,10 @@ class Machine:
         """Connections that are there and not in doubt, at rest or in use."""
         return sum(self.tally[state] for state in _PRESENT)
 
+    def _oversize(self) -> bool:
+        """Whether one more must go after max_size was lowered."""
+        return self.counted - self.tally[State.CLOSING] > self.policy.most
+
     def _spare(self) -> int:
         """How many connections there are beyond min_size, but those about to be replaced."""
         renewing = sum(slot.renewing for slot in self.slots if slot.state in _PRESENT)
@@ -514,6 +520,8 @@ class Machine:
             self._retire(slot, now, "max_lifetime")
         elif slot.opened_at <= self.drained_at:
             self._retire(slot, now, "drained")
+        elif self._oversize():
+            self._retire(slot, now, "resized")
         elif not self.policy.pooled and not self.queue.live:
             self._retire(slot, now, "null pool")
         elif slot.generation != self.generation:
@@ -693,7 +701,7 @@ class Machine:
         for slot in list(self.idle):
             if now >= slot.expires_at:
                 why = "max_lifetime"
-            elif self.counted > policy.most:
+            elif self._oversize():
                 why = "resized"
             elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
