@@ -328,11 +328,22 @@ class Machine:
         self._refill(now)
 
     def slept(self, seconds: float, now: float) -> None:
-        """This process stood still: every silence and every age has grown unseen."""
+        """This process stood still: every silence and every age has grown unseen.
+
+        ``seconds`` is what the core's clock has missed. What is in flight gets its whole time
+        again: nothing is given up for an answer that we came late to read.
+        """
         for slot in self.slots:
             slot.heard_at -= seconds
             slot.checked_at -= seconds
+            slot.opened_at -= seconds
             slot.expires_at -= seconds
+            if slot.state is State.OPENING:
+                slot.since = now
+            elif slot.state in (State.TESTING, State.SUSPECT):
+                slot.sent_at = now
+                slot.given_up_at = now + SUSPECT_CEILING
+        self.drained_at -= seconds
         self._tell(Slept(seconds))
         self.suspect_all(now)
 
