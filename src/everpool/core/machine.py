@@ -112,11 +112,12 @@ class Machine:
         self.used += now - slot.since
         if slot.state is LENT and slot.generation == self.generation and now < slot.expires_at:
             if self.queue.live:
-                waiter = self.queue.next()
+                waiter = self.queue.first()
                 self.waited += now - waiter.since
                 slot.since = now
                 slot.waiter = waiter
                 waiter.slot = slot
+                self.queue.leave(waiter)
                 return waiter
             if self.policy.pooled:
                 slot.state = IDLE
@@ -201,8 +202,8 @@ class Machine:
         if slot.state is State.CORPSE or slot.state in (LENT, State.RETURNING):
             slot.waiter = None
             slot.why = why
-            self._fire(slot, Event.RETIRE)
             self.effects.append(Close(slot))
+            self._fire(slot, Event.RETIRE)
         self._refill(now)
 
     def vanished(self, slot: Slot, now: float) -> None:
@@ -221,12 +222,12 @@ class Machine:
         self.connector.succeeded(took)
         self.connecting += took
         self.roundtrip.sample(took / 4)  # a connect is about four round trips
-        self._fire(slot, Event.OPENED)
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
         slot.why = ""
         slot.generation = self.generation
         slot.expires_at = now + self._lifetime()
         slot.keepalive = self._keepalive()
+        self._fire(slot, Event.OPENED)
         self._tell(Opened(slot.number, took))
         if trouble is not None:
             self._failed_until = inf
@@ -265,8 +266,8 @@ class Machine:
             self.idle.remove(slot)
         if slot.state in (IDLE, State.TESTING, State.SUSPECT):
             self.lost += 1
-            self._died(slot)
             self.effects.append(Close(slot))
+            self._died(slot)
         elif slot.state in (LENT, State.RETURNING):
             self._died(slot)
         else:
@@ -311,15 +312,17 @@ class Machine:
     def tick(self, now: float) -> None:
         """Do what has become due, and set ``next_wake``."""
         self.next_wake = now + LONGEST_SLEEP
-        for waiter in self.queue.expire(now):
-            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+        for waiter in self.queue.expired(now):
+            self._refuse(waiter, now, Refusal("timeout", self.picture(now)), queued=True)
         self._wake_at(self.queue.soonest)
         for waiter in [w for w in self.fullness if w.deadline <= now]:
-            self.fullness.remove(waiter)
             self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+            self.fullness.remove(waiter)
         for waiter in self.fullness:
             self._wake_at(waiter.deadline)
         if self.closed:
+            while self.idle:  # only after an interruption
+                self._retire(self.idle.pop(), now, "pool closed")
             return
         self._watch_attempts(now)
         self._watch_pings(now)
@@ -352,8 +355,8 @@ class Machine:
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
         if self._full():
-            waiter.gone = True
             self.effects.append(Wake(waiter))
+            waiter.gone = True
             return
         if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
@@ -403,18 +406,47 @@ class Machine:
                 self.effects.append(Abandon(slot))
 
     def reconcile(self) -> None:
-        """Rebuild the indices from the slot table, after an interruption in mid-transition.
+        """Make the indices true again after an interruption in mid-transition.
 
-        A slot that was lent to nobody (its connection still here, no waiter to claim it) rests.
+        What makes this possible is the order of writing: an effect is noted before the table
+        confirms it (one that the table does not confirm is struck here), and a hand-over is
+        the one assignment to ``waiter.slot``. A slot that was lent to nobody (its connection
+        still here, no waiter to claim it) rests again. Those granted one are woken once more.
+
+        The shell repeats an interrupted ``discard``, and calls ``abandon`` for a waiter whose
+        ``acquire`` or ``doubt`` was interrupted, before it calls this.
         """
+        self.slots = {slot for slot in self.slots if slot.state is not State.GONE}
+        self.queue.rebuild()
+        self.fullness = [waiter for waiter in self.fullness if not waiter.gone]
+        self.effects = [effect for effect in self.effects if self._confirmed(effect)]
         for slot in self.slots:
-            if slot.state is LENT and slot.conn is not None and slot.waiter is None:
-                slot.state = IDLE
+            if slot.waiter is not None and slot.waiter.slot is not slot:
+                slot.waiter = None
+            if slot.state is LENT and slot.conn is not None:
+                if slot.waiter is None:
+                    slot.state = IDLE
+                else:
+                    self.effects.append(Wake(slot.waiter))
         self.idle = sorted((s for s in self.slots if s.state is IDLE), key=_rested_since)
         self.tally = dict.fromkeys(State, 0)
         for slot in self.slots:
             self.tally[slot.state] += 1
         self.counted = sum(COUNTED[slot.state] for slot in self.slots)
+        self.next_wake = -inf  # the next tick finds what else was left undone
+
+    def _confirmed(self, effect: Effect) -> bool:
+        match effect:
+            case Open(slot):
+                return slot in self.slots and slot.state in (State.OPENING, State.DISOWNED)
+            case Ping(slot):
+                return slot.state in (State.TESTING, State.SUSPECT)
+            case Close(slot):
+                return slot.state in (State.CLOSING, State.DEAD)
+            case Wake(waiter):
+                return waiter.gone
+            case _:
+                return True
 
     # -- what a person may know ---------------------------------------------------------------
 
@@ -488,15 +520,21 @@ class Machine:
     def _keepalive(self) -> float:
         return self.policy.keepalive * (1.0 - KEEPALIVE_JITTER * self._random())
 
-    def _refuse(self, waiter: Waiter, now: float, refusal: Refusal) -> None:
+    def _refuse(
+        self, waiter: Waiter, now: float, refusal: Refusal, *, queued: bool = False
+    ) -> None:
         self.errors += 1
         self.waited += now - waiter.since
-        waiter.gone = True
-        waiter.refusal = refusal
         self.effects.append(Wake(waiter))
+        waiter.refusal = refusal
+        if queued:
+            self.queue.leave(waiter)
+        waiter.gone = True
 
     def _refuse_all(self, now: float, refusal: Refusal) -> None:
-        for waiter in self.queue.dismiss() + self.fullness:
+        for waiter in self.queue.waiting():
+            self._refuse(waiter, now, refusal, queued=True)
+        for waiter in self.fullness:
             self._refuse(waiter, now, refusal)
         self.fullness.clear()
 
@@ -509,8 +547,8 @@ class Machine:
         """Close a connection that nobody holds. The caller has taken it out of ``idle``."""
         slot.why = why
         slot.since = now
-        self._fire(slot, Event.RETIRE)
         self.effects.append(Close(slot))
+        self._fire(slot, Event.RETIRE)
 
     def _died(self, slot: Slot) -> None:
         self._fire(slot, Event.DIED)
@@ -518,10 +556,10 @@ class Machine:
 
     def _ping(self, slot: Slot, now: float) -> None:
         """The caller has taken it out of ``idle``."""
-        self._fire(slot, Event.PING)
         slot.sent_at = now
         self._wake_at(now + self.roundtrip.limit)
         self.effects.append(Ping(slot))
+        self._fire(slot, Event.PING)
 
     def _settle(self, slot: Slot, now: float) -> None:
         """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
@@ -538,13 +576,14 @@ class Machine:
         elif slot.generation != self.generation:
             self._ping(slot, now)
         elif self.queue.live:
-            waiter = self.queue.next()
+            waiter = self.queue.first()
             self.waited += now - waiter.since
+            self.effects.append(Wake(waiter))
             self._fire(slot, Event.TAKE)
             slot.since = now
             slot.waiter = waiter
             waiter.slot = slot
-            self.effects.append(Wake(waiter))
+            self.queue.leave(waiter)
         else:
             insort(self.idle, slot, key=_rested_since)
 
@@ -598,12 +637,12 @@ class Machine:
     def _open(self, now: float) -> None:
         self._numbers += 1
         slot = Slot(self._numbers, now, self.generation)
+        self.effects.append(Open(slot))
         self.slots.add(slot)
         self.tally[State.OPENING] += 1
         self.counted += 1
         self.connects += 1
         self._wake_at(now + self.connector.patience)
-        self.effects.append(Open(slot))
 
     def _sacrifice(self, now: float) -> None:
         """The pool is full of silent connections: the one silent longest gives its place."""
@@ -646,8 +685,8 @@ class Machine:
 
     def _serve_fullness(self) -> None:
         for waiter in self.fullness:
-            waiter.gone = True
             self.effects.append(Wake(waiter))
+            waiter.gone = True
         self.fullness.clear()
 
     def _renewed(self, now: float) -> None:
@@ -686,9 +725,9 @@ class Machine:
             for slot in list(self.slots):
                 if slot.state is State.TESTING:
                     if now >= slot.sent_at + limit:
-                        self._fire(slot, Event.OVERDUE)
                         slot.given_up_at = slot.sent_at + SUSPECT_CEILING
                         self._give_up_soon(slot, now)
+                        self._fire(slot, Event.OVERDUE)
                         lost = True
                     else:
                         self._wake_at(slot.sent_at + limit)
