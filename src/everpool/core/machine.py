@@ -90,6 +90,8 @@ class Machine:
         self._numbers = 0
         # The proof of silence: the latest sending that was answered, and when it was.
         self._answered = self._answered_at = -inf
+        self._retire_at = self._ping_at = now  # when to look at all that rest
+        self._renewing = False  # whether any slot may be waiting for its replacement
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
     # -- the doors ----------------------------------------------------------------------------
@@ -305,7 +307,8 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
-        self._refill(now)
+        if self.fullness:
+            self._refill(now)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -315,19 +318,24 @@ class Machine:
         for waiter in self.queue.expired(now):
             self._refuse(waiter, now, Refusal("timeout", self.picture(now)), queued=True)
         self._wake_at(self.queue.soonest)
-        for waiter in [w for w in self.fullness if w.deadline <= now]:
-            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
-            self.fullness.remove(waiter)
-        for waiter in self.fullness:
-            self._wake_at(waiter.deadline)
+        for waiter in list(self.fullness):
+            if waiter.deadline <= now:
+                self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+                self.fullness.remove(waiter)
+            else:
+                self._wake_at(waiter.deadline)
         if self.closed:
             while self.idle:  # only after an interruption
                 self._retire(self.idle.pop(), now, "pool closed")
             return
         self._watch_attempts(now)
         self._watch_pings(now)
-        self._retire_old(now)
-        self._keep_alive(now)
+        if now >= self._retire_at:
+            self._retire_old(now)
+        if now >= self._ping_at:
+            self._keep_alive(now)
+        self._wake_at(self._retire_at)
+        self._wake_at(self._ping_at)
         self._refill(now)
 
     def slept(self, seconds: float, now: float) -> None:
@@ -347,6 +355,7 @@ class Machine:
                 slot.sent_at = now
                 slot.given_up_at = now + SUSPECT_CEILING
         self.drained_at -= seconds
+        self._retire_at = self._ping_at = now
         self._tell(Slept(seconds))
         self.suspect_all(now)
 
@@ -376,8 +385,9 @@ class Machine:
                 slot.keepalive = self._keepalive()
             if policy.max_lifetime != old.max_lifetime:
                 slot.expires_at = min(slot.expires_at, now + self._lifetime())
-        if self._oversize():
+        if self._excess() > 0:
             self.generation += 1  # shuts the door for returns: they are counted
+        self._retire_at = self._ping_at = now
         self._wake_at(now)
         self._refill(now)
 
@@ -433,7 +443,10 @@ class Machine:
         for slot in self.slots:
             self.tally[slot.state] += 1
         self.counted = sum(COUNTED[slot.state] for slot in self.slots)
-        self.next_wake = -inf  # the next tick finds what else was left undone
+        self._renewing = True
+        self.next_wake = self._retire_at = (
+            self._ping_at
+        ) = -inf  # the next tick finds what else was left undone
 
     def _confirmed(self, effect: Effect) -> bool:
         match effect:
@@ -504,13 +517,14 @@ class Machine:
         """Connections that are there and not in doubt, at rest or in use."""
         return sum(self.tally[state] for state in _PRESENT)
 
-    def _oversize(self) -> bool:
-        """Whether one more must go after max_size was lowered."""
-        return self.counted - self.tally[State.CLOSING] > self.policy.most
+    def _excess(self) -> float:
+        """How many must go after max_size was lowered."""
+        return self.counted - self.tally[State.CLOSING] - self.policy.most
 
     def _spare(self) -> int:
         """How many connections there are beyond min_size, but those about to be replaced."""
         renewing = sum(slot.renewing for slot in self.slots if slot.state in _PRESENT)
+        self._renewing = renewing > 0
         return self._present() - renewing - self.policy.min_size
 
     def _lifetime(self) -> float:
@@ -569,7 +583,7 @@ class Machine:
             self._retire(slot, now, "max_lifetime")
         elif slot.opened_at <= self.drained_at:
             self._retire(slot, now, "drained")
-        elif self._oversize():
+        elif self._excess() > 0:
             self._retire(slot, now, "resized")
         elif not self.policy.pooled and not self.queue.live:
             self._retire(slot, now, "null pool")
@@ -614,7 +628,9 @@ class Machine:
         coming = opening + (0 if suspects else tally[State.TESTING])
         wanted = self.queue.live - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
-        floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
+        floor = policy.min_size - have
+        if self._renewing:
+            floor += sum(slot.renewing for slot in self.idle)
         if self.fullness and not policy.pooled:
             floor = 1 - opening
         short = max(wanted, floor)
@@ -748,16 +764,18 @@ class Machine:
         lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
         self._renewed(now)
         spare = self._spare()
+        excess = self._excess()
         for slot in list(self.idle):
             if now >= slot.expires_at:
                 why = "max_lifetime"
-            elif self._oversize():
+            elif excess > 0:
                 why = "resized"
             elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
             elif now >= slot.expires_at - lead and not slot.renewing:
                 if self.counted < policy.most:
-                    slot.renewing = spare <= 0
+                    if spare <= 0:
+                        slot.renewing = self._renewing = True
                     continue
                 if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
                     continue
@@ -767,30 +785,35 @@ class Machine:
             else:
                 continue
             spare -= not slot.renewing
+            excess -= 1
             self.idle.remove(slot)
             self._retire(slot, now, why)
-        for slot in self.idle:
-            due = slot.expires_at
-            self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
+        # Connections now lent come back unseen: look again before one can be overdue by much.
+        due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
+        if self.idle:
+            end = min(slot.expires_at for slot in self.idle)
+            due = min(due, end, max(now + lead / 8, end - lead))
             if spare > 0:
-                self._wake_at(slot.since + policy.max_idle)
+                due = min(due, self.idle[0].since + policy.max_idle)
+        self._retire_at = due
 
     def _keep_alive(self, now: float) -> None:
         interval = self.policy.keepalive
-        if interval == inf:
-            return
         soon = now + min(COALESCE, interval / 16)
-        due = [s for s in self.idle if max(s.since, s.heard_at) + s.keepalive <= soon]
+        due, again = [], now + interval / 8  # those now lent come back unseen
+        for slot in self.idle:
+            when = max(slot.since, slot.heard_at) + slot.keepalive
+            if when <= soon:
+                due.append(slot)
+            else:
+                again = min(again, when)
         # At most half of those at rest, so that a caller finds one that is not under test.
         testing = self.tally[State.TESTING]
         room = max(1, (len(self.idle) + testing) // 2) - testing
         for slot in due[: max(0, room)]:
             self.idle.remove(slot)
             self._ping(slot, now)
-        for slot in self.idle:
-            self._wake_at(max(now + PAUSE, max(slot.since, slot.heard_at) + slot.keepalive))
-        # Connections now lent come back unseen; look again before the first can be due.
-        self._wake_at(now + interval / 8)
+        self._ping_at = again if len(due) <= room else now + PAUSE
 
 
 SILENCE = "silence"
