@@ -49,10 +49,10 @@ def test_six_hours_take_less_than_a_second():
     while True:
         before = yardstick()
         world, took = six_hours()
-        if took < max(1.0, 13 * (before + yardstick()) / 2):
+        if took < max(1.0, 16 * (before + yardstick()) / 2):
             break
         tries += 1
-        assert tries < 3, f"{took:.2f} s"
+        assert tries < 5, f"{took:.2f} s"
 
     # And something happened in them.
     assert len(world.callers) >= HOURS * 3600 - 1
