@@ -246,6 +246,7 @@ async def test_a_connection_that_died_while_idle_is_not_lent(make: Any, database
     async with make(3) as pool:
         await pool.wait(5)
         database.kill(*database.pids())
+        await sleep(0.02)  # the time the news takes: tasks get none while `kill` blocks the loop
         for _ in range(3):
             async with pool.connection(timeout=5) as conn:
                 assert await scalar(conn, "select 1") == 1

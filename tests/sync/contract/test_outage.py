@@ -222,6 +222,7 @@ def test_a_connection_that_died_while_idle_is_not_lent(make: Any, database: Any)
     with make(3) as pool:
         pool.wait(5)
         database.kill(*database.pids())
+        sleep(0.02)  # the time the news takes: tasks get none while `kill` blocks the loop
         for _ in range(3):
             with pool.connection(timeout=5) as conn:
                 assert scalar(conn, "select 1") == 1
