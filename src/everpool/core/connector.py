@@ -125,6 +125,11 @@ class Connector:
         """A connection died: what replaces it starts slowly."""
         self.window = 1
 
+    def satisfied(self) -> None:
+        """Nothing is short. If a connect has succeeded since the last death, all is well."""
+        if self.window > 1:
+            self.window = self.most
+
     def _begin(self, now: float, trouble: Trouble) -> None:
         if self.trouble is None:
             self.down_since = now

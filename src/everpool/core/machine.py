@@ -26,7 +26,8 @@ from .slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
 from .verdict import Cause, Trouble
 
 IDLE, LENT = State.IDLE, State.LENT
-_ESTABLISHED = (State.IDLE, State.TESTING, State.SUSPECT, State.LENT, State.RETURNING)
+_PRESENT = (State.IDLE, State.TESTING, State.LENT, State.RETURNING)
+_ESTABLISHED = (*_PRESENT, State.SUSPECT)
 
 # Lifetimes end up to a tenth early, keepalives up to a quarter: enough to spread the work of
 # a pool that was filled at one moment.
@@ -51,6 +52,9 @@ LONGEST_SLEEP = 5.0
 
 # Keepalives due within so long of each other go out together: one wake-up instead of many.
 COALESCE = 0.5
+
+# Those due that found no room in one round of keepalives try again so much later.
+PAUSE = 0.05
 
 
 def _rested_since(slot: Slot) -> float:
@@ -81,7 +85,8 @@ class Machine:
         self._random = random
         self._phase = random()
         self._numbers = 0
-        self._answered = -inf  # the latest sending that was answered: the proof of silence
+        # The proof of silence: the latest sending that was answered, and when it was.
+        self._answered = self._answered_at = -inf
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
     def forget_counts(self) -> None:
@@ -133,12 +138,11 @@ class Machine:
         if limit and self.queue.live >= limit:
             text = f"{self.queue.live} requests waiting already, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
-        if self.connector.trouble is Trouble.REJECTED and not self._established():
+        if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
         self.queued += 1
         self.queue.join(waiter)
-        if waiter.deadline < self.next_wake:
-            self.next_wake = waiter.deadline
+        self._wake_at(waiter.deadline)
         if self.counted < self.policy.most or self.tally[State.SUSPECT]:
             self.connector.hurry(now)
             self._refill(now)
@@ -165,7 +169,7 @@ class Machine:
 
         The taker gets the first pong or the first fresh connection, whichever comes.
         """
-        if slot.state is not LENT:
+        if self.closed or slot.state is not LENT:
             self.discard(slot, now)
         else:
             self._ping(slot, now)
@@ -220,6 +224,7 @@ class Machine:
         self.roundtrip.sample(took / 4)  # a connect is about four round trips
         self._fire(slot, Event.OPENED)
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
+        slot.why = ""
         slot.generation = self.generation
         slot.expires_at = now + self._lifetime()
         slot.keepalive = self._keepalive()
@@ -242,17 +247,13 @@ class Machine:
         self.connect_errors += 1
         self.last_error = (now, text)
         fine_before = self.connector.trouble is None
-        retry_in = self.connector.failed(now, trouble, bool(self.queue.live))
+        self._outlast(now)
+        wanted = bool(self.queue.live or self.hopes)
+        retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
         self._tell(OpenFailed(slot.number, trouble, text, retry_in))
-        if fine_before:
-            self._failed_until = now + self.policy.reconnect_timeout
-            self._wake_at(self._failed_until)
-            if trouble is Trouble.GONE:
-                self.suspect_all(now)
-        if trouble is Trouble.REJECTED and not self._established():
-            for waiter in self._dismiss():
-                self._refuse(waiter, now, self._rejection(now))
+        if fine_before and trouble is Trouble.GONE:
+            self.suspect_all(now)
         self._refill(now)
 
     # -- dying --------------------------------------------------------------------------------
@@ -326,10 +327,6 @@ class Machine:
                 self._wake_at(hope[1].deadline)
         if self.closed:
             return
-        if now >= self._failed_until:
-            self._failed_until = now + max(self.policy.reconnect_timeout, DELAY_CALLBACK)
-            self.effects.append(ReconnectFailed())
-        self._wake_at(self._failed_until)
         self._watch_attempts(now)
         self._watch_pings(now)
         self._retire_old(now)
@@ -350,13 +347,14 @@ class Machine:
 
         A null pool, which keeps none, opens one connection to see whether it can.
         """
-        if self.connector.trouble is Trouble.REJECTED and not self._established():
+        if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
         if self.policy.pooled:
             self._hope(lambda: len(self.idle) >= self.policy.min_size, waiter)
         else:
             before = self.connector.successes
             self._hope(lambda: self.connector.successes > before, waiter)
+        self.connector.hurry(now)
         return self._refill(now)
 
     def wait_until_tested(self, waiter: Waiter, now: float) -> None:
@@ -368,8 +366,13 @@ class Machine:
 
     def change(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
-        self.policy = policy
+        old, self.policy = self.policy, policy
         self.connector.most = self._most_at_once()
+        for slot in self.slots:
+            if policy.keepalive != old.keepalive:
+                slot.keepalive = self._keepalive()
+            if policy.max_lifetime != old.max_lifetime:
+                slot.expires_at = min(slot.expires_at, now + self._lifetime())
         self._wake_at(now)
         self._refill(now)
 
@@ -388,9 +391,8 @@ class Machine:
     def close(self, now: float) -> None:
         """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
         self.closed = True
-        self.generation += 1  # what is lent now is closed on return
-        for waiter in self._dismiss():
-            self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+        self.generation += 1  # the door for returns is shut: they are closed
+        self._refuse_all(now, Refusal("closed", "the pool is closed"))
         self.idle.clear()
         for slot in list(self.slots):
             if slot.state in (IDLE, State.TESTING, State.SUSPECT):
@@ -450,16 +452,28 @@ class Machine:
         self.effects.append(Tell(happening))
 
     def _wake_at(self, when: float) -> None:
-        if when < self.next_wake:
-            self.next_wake = when
+        self.next_wake = min(self.next_wake, when)
 
     def _most_at_once(self) -> int:
         if self.policy.pooled:
             return self.policy.max_connecting
         return self.policy.max_size or 1 << 30  # null pools: as many as may exist
 
-    def _established(self) -> int:
-        return sum(self.tally[state] for state in _ESTABLISHED)
+    def _hopeless(self, now: float) -> bool:
+        """The server rejects us, it is not yet time to ask again, and nothing else can come."""
+        connector = self.connector
+        if connector.trouble is not Trouble.REJECTED or now >= connector.not_before:
+            return False
+        return not sum(self.tally[state] for state in _ESTABLISHED)
+
+    def _present(self) -> int:
+        """Connections that are there and not in doubt, at rest or in use."""
+        return sum(self.tally[state] for state in _PRESENT)
+
+    def _spare(self) -> int:
+        """How many connections there are beyond min_size, but those about to be replaced."""
+        renewing = sum(slot.renewing for slot in self.slots if slot.state in _PRESENT)
+        return self._present() - renewing - self.policy.min_size
 
     def _lifetime(self) -> float:
         self._phase = (self._phase + GOLDEN) % 1.0
@@ -474,6 +488,12 @@ class Machine:
         waiter.gone = True
         waiter.refusal = refusal
         self.effects.append(Wake(waiter))
+
+    def _refuse_all(self, now: float, refusal: Refusal) -> None:
+        hopeful = [waiter for _, waiter in self.hopes]
+        self.hopes.clear()
+        for waiter in self.queue.dismiss() + hopeful:
+            self._refuse(waiter, now, refusal)
 
     def _rejection(self, now: float) -> Refusal:
         when, text = self.last_error or (now, "")
@@ -506,6 +526,10 @@ class Machine:
             self._retire(slot, now, "max_lifetime")
         elif slot.opened_at <= self.drained_at:
             self._retire(slot, now, "drained")
+        elif not self.policy.pooled and not self.queue.live:
+            self._retire(slot, now, "null pool")
+        elif slot.generation != self.generation:
+            self._ping(slot, now)
         elif self.queue.live:
             waiter = self.queue.next()
             self.waited += now - waiter.since
@@ -514,22 +538,16 @@ class Machine:
             slot.waiter = waiter
             waiter.slot = slot
             self.effects.append(Wake(waiter))
-        elif not self.policy.pooled:
-            self._retire(slot, now, "null pool")
         else:
             insort(self.idle, slot, key=_rested_since)
 
     def _give_unusual(self, slot: Slot, now: float) -> None:
-        tested = slot.generation == self.generation
         if slot.state is not LENT:
             self.discard(slot, now)
-        elif tested or self.closed or slot.opened_at <= self.drained_at:
+        else:
             self._fire(slot, Event.GIVE)
             slot.since = now
             self._settle(slot, now)
-        else:
-            slot.since = now
-            self._ping(slot, now)
         self._refill(now)
 
     def _refill(self, now: float) -> None:
@@ -538,11 +556,16 @@ class Machine:
             self._fulfil()
         if self.closed:
             return
+        if self._hopeless(now):
+            self._refuse_all(now, self._rejection(now))
         tally, policy = self.tally, self.policy
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
+        # Who queued for the pong of a connection that failed the test takes another's.
+        while self.idle and self.queue.live > tally[State.TESTING]:
+            self._ping(self.idle.pop(), now)
         # Pings in flight will serve those who wait, unless pings are being lost.
-        coming = opening + tally[State.RETURNING] + (0 if suspects else tally[State.TESTING])
+        coming = opening + (0 if suspects else tally[State.TESTING])
         wanted = self.queue.live - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
         floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
@@ -551,12 +574,12 @@ class Machine:
         short = max(wanted, floor)
         if short <= 0:
             if not opening and self.connector.trouble is None:
-                self.connector.window = self.connector.most
+                self.connector.satisfied()
             return
         permitted = self.connector.permits(now, opening, disowned)
         if permitted <= 0:
-            if self.connector.trouble is not None:
-                self._wake_at(max(now, self.connector.not_before))
+            if now < self.connector.not_before:
+                self._wake_at(self.connector.not_before)
             return
         if self.counted >= policy.most:
             if suspects and not self.idle and not opening and not tally[State.CLOSING]:
@@ -581,20 +604,33 @@ class Machine:
         self._retire(min(suspects, key=lambda slot: slot.sent_at), now, "silent, place needed")
 
     def _proven(self, sent_at: float, now: float) -> None:
-        """Something sent at ``sent_at`` was answered: what was silent since then is dead."""
+        """Something sent at ``sent_at`` was answered: what stays silent since then is dead.
+
+        After a stall the answers come one after another, so each gets a ping's time more.
+        """
         if sent_at <= self._answered:
             return
-        self._answered = sent_at
+        self._answered, self._answered_at = sent_at, now
         if self.tally[State.SUSPECT]:
-            self._bury_silent(now)
+            for slot in self.slots:
+                if slot.state is State.SUSPECT:
+                    self._give_up_soon(slot, now)
 
-    def _bury_silent(self, now: float) -> None:
-        for slot in list(self.slots):
-            if slot.state is State.SUSPECT and (
-                slot.sent_at <= self._answered or now >= slot.sent_at + SUSPECT_CEILING
-            ):
-                slot.why = SILENCE
-                self.hung_up(slot, now)
+    def _give_up_soon(self, slot: Slot, now: float) -> None:
+        """Set when to give up a suspect: sooner if its silence is proven."""
+        if slot.sent_at <= self._answered:
+            proven = max(now, self._answered_at + self.roundtrip.limit)
+            slot.given_up_at = min(slot.given_up_at, proven)
+        self._wake_at(slot.given_up_at)
+
+    def _outlast(self, now: float) -> None:
+        """An attempt failed or hangs: has the outage lasted another ``reconnect_timeout``?"""
+        timeout = max(self.policy.reconnect_timeout, LEAST_RECONNECT_TIMEOUT)
+        if self.connector.trouble is None:
+            self._failed_until = now + timeout
+        elif now >= self._failed_until:
+            self._failed_until = now + timeout
+            self.effects.append(ReconnectFailed())
 
     def _hope(self, condition: Callable[[], bool], waiter: Waiter) -> None:
         self.hopes.append((condition, waiter))
@@ -609,15 +645,10 @@ class Machine:
                 waiter.gone = True
                 self.effects.append(Wake(waiter))
 
-    def _dismiss(self) -> list[Waiter]:
-        everyone = self.queue.dismiss() + [waiter for _, waiter in self.hopes]
-        self.hopes.clear()
-        return everyone
-
     def _renewed(self, now: float) -> None:
         """A fresh connection came to rest: the oldest that waits to be replaced may go."""
         renewing = [slot for slot in self.idle if slot.renewing]
-        if renewing and self.counted > self.policy.min_size:
+        if renewing and self._present() > self.policy.min_size:
             oldest = min(renewing, key=lambda slot: slot.expires_at)
             self.idle.remove(oldest)
             self._retire(oldest, now, "max_lifetime")
@@ -631,6 +662,7 @@ class Machine:
                 if slot.state is State.OPENING:
                     if now >= slot.since + patience:
                         self._fire(slot, Event.OVERDUE)
+                        self._outlast(now)
                         self.connector.hung(now)
                     else:
                         self._wake_at(slot.since + patience)
@@ -650,6 +682,8 @@ class Machine:
                 if slot.state is State.TESTING:
                     if now >= slot.sent_at + limit:
                         self._fire(slot, Event.OVERDUE)
+                        slot.given_up_at = slot.sent_at + SUSPECT_CEILING
+                        self._give_up_soon(slot, now)
                         lost = True
                     else:
                         self._wake_at(slot.sent_at + limit)
@@ -657,37 +691,44 @@ class Machine:
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
         if self.tally[State.SUSPECT]:
-            self._bury_silent(now)
-            for slot in self.slots:
+            for slot in list(self.slots):
                 if slot.state is State.SUSPECT:
-                    self._wake_at(slot.sent_at + SUSPECT_CEILING)
+                    if now >= slot.given_up_at:
+                        slot.why = SILENCE
+                        self.hung_up(slot, now)
+                    else:
+                        self._wake_at(slot.given_up_at)
 
     def _retire_old(self, now: float) -> None:
         policy = self.policy
         lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
+        self._renewed(now)
+        spare = self._spare()
         for slot in list(self.idle):
-            spare = self.counted - self.tally[State.CLOSING] > policy.min_size
             if now >= slot.expires_at:
                 why = "max_lifetime"
             elif self.counted > policy.most:
                 why = "resized"
-            elif spare and now >= slot.since + policy.max_idle:
+            elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
             elif now >= slot.expires_at - lead and not slot.renewing:
                 if self.counted < policy.most:
-                    slot.renewing = not spare
+                    slot.renewing = spare <= 0
                     continue
                 if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
+                    continue
+                if self.connector.trouble is not None:
                     continue
                 why = "max_lifetime"
             else:
                 continue
+            spare -= not slot.renewing
             self.idle.remove(slot)
             self._retire(slot, now, why)
         for slot in self.idle:
             due = slot.expires_at
             self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
-            if self.counted > policy.min_size:
+            if spare > 0:
                 self._wake_at(slot.since + policy.max_idle)
 
     def _keep_alive(self, now: float) -> None:
@@ -697,11 +738,13 @@ class Machine:
         soon = now + min(COALESCE, interval / 16)
         due = [s for s in self.idle if max(s.since, s.heard_at) + s.keepalive <= soon]
         # At most half of those at rest, so that a caller finds one that is not under test.
-        for slot in due[: max(1, len(self.idle) // 2)]:
+        testing = self.tally[State.TESTING]
+        room = max(1, (len(self.idle) + testing) // 2) - testing
+        for slot in due[: max(0, room)]:
             self.idle.remove(slot)
             self._ping(slot, now)
         for slot in self.idle:
-            self._wake_at(max(now + 0.01, max(slot.since, slot.heard_at) + slot.keepalive))
+            self._wake_at(max(now + PAUSE, max(slot.since, slot.heard_at) + slot.keepalive))
         # Connections now lent come back unseen; look again before the first can be due.
         self._wake_at(now + interval / 8)
 
@@ -709,4 +752,4 @@ class Machine:
 SILENCE = "silence"
 
 # A reconnect_timeout of zero would call the user's callback in a loop.
-DELAY_CALLBACK = 0.05
+LEAST_RECONNECT_TIMEOUT = 0.05

@@ -54,8 +54,7 @@ class Queue:
     def join(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)
         self.live += 1
-        if waiter.deadline < self.soonest:
-            self.soonest = waiter.deadline
+        self.soonest = min(self.soonest, waiter.deadline)
 
     def next(self) -> Waiter:
         """Take the first who still waits. Only when ``live`` is not zero."""

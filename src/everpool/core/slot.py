@@ -102,7 +102,6 @@ LIFE: dict[State, dict[Event, State]] = {
     },
     State.RETURNING: {
         Event.GIVE: State.IDLE,
-        Event.PING: State.TESTING,
         Event.DIED: State.CORPSE,
         Event.RETIRE: State.CLOSING,
     },
@@ -133,6 +132,7 @@ class Slot:
         "conn",
         "expires_at",
         "generation",
+        "given_up_at",
         "heard_at",
         "keepalive",
         "link",
@@ -157,6 +157,7 @@ class Slot:
         self.checked_at = now  # when it was last peeked at
         self.keepalive = 0.0  # its own jittered interval
         self.sent_at = 0.0  # when the ping in flight was sent
+        self.given_up_at = 0.0  # SUSPECT: when its silence is taken for its death
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
