@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -156,18 +155,24 @@ else:
 
 
 def program(package: str, dsn: str, body: str, cls: str = "AsyncConnectionPool") -> str:
-    """A script that makes a pool, does what *body* says, and ends without closing it."""
-    make = f"{cls}({dsn!r}, min_size=0 if 'Null' in {cls!r} else 2, max_size=2, open=False)"
-    body = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    """A script that makes a pool, does what *body* says, and ends without closing it.
+
+    The last thing it does itself is to print the time.
+    """
+    sizes = "min_size=0, max_size=2" if "Null" in cls else "min_size=2"
+    body = textwrap.dedent(body).strip()
+    if "END" not in body:
+        body += "\nEND"
+    body = body.replace("END", "print(time.monotonic(), flush=True)")
     if True:  # ASYNC
         return "\n".join(
             [
-                "import asyncio, sys",
+                "import asyncio, sys, time",
                 f"from {package} import {cls}",
                 "async def main():",
-                f"    pool = {make}",
+                f"    pool = {cls}({dsn!r}, {sizes}, open=False)",
                 "    await pool.open()",
-                body,
+                textwrap.indent(body, "    "),
                 "asyncio.run(main())",
             ]
         )
@@ -176,16 +181,15 @@ def program(package: str, dsn: str, body: str, cls: str = "AsyncConnectionPool")
             [
                 "import sys, time",
                 f"from {package} import {cls}",
-                f"pool = {make}",
+                f"pool = {cls}({dsn!r}, {sizes}, open=False)",
                 "pool.open()",
-                textwrap.dedent(body),
+                body,
             ]
         )
 
 
-def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Run the script with all warnings shown; the time it took and what came of it."""
-    start = monotonic()
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with all warnings shown, and assert that it ends soon after its last line."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", script],
         capture_output=True,
@@ -193,15 +197,11 @@ def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
         timeout=20,
         check=False,
     )
-    return monotonic() - start, done
-
-
-@lru_cache
-def baseline(package: str) -> float:
-    """How long a script takes that imports the package and the like of it, and ends."""
-    return min(
-        run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0] for _ in range(2)
-    )
+    ended = monotonic()
+    assert done.stdout, done.stderr
+    last = float(done.stdout)  # the monotonic clock of Linux is one for all processes
+    assert ended - last < 0.5
+    return done
 
 
 USE = """
@@ -216,6 +216,7 @@ await conn.execute("select 1")
 NOTHING = "pass"
 FAIL = """
 async with pool.connection() as conn:
+    END
     sys.exit(3)
 """
 if False:  # ASYNC
@@ -228,37 +229,33 @@ if False:  # ASYNC
 async def test_a_program_that_never_closes_its_pool_ends_at_once_and_silently(
     package: str, dsn: str, cls: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, USE, cls))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, USE, cls))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @survives_cancellation
 async def test_a_program_that_ends_while_it_opens_its_pool_does_so_at_once_and_silently(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, NOTHING))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, NOTHING))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @survives_cancellation
 async def test_a_program_that_exits_inside_a_block_ends_at_once_and_silently(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, FAIL))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 3)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, FAIL))
+    assert (done.stderr, done.returncode) == ("", 3)
 
 
 @survives_cancellation
 async def test_a_program_that_ends_holding_a_connection_ends_at_once(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, HOLD))
+    done = run(program(package, dsn, HOLD))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert elapsed < baseline(package) + 0.5
 
 
 @survives_cancellation
@@ -266,14 +263,12 @@ async def test_a_program_that_ends_while_a_connect_hangs_does_so_at_once_and_sil
     package: str,
 ) -> None:
     with silent_port() as port:
-        elapsed, done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.6
+        done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 async def test_a_program_that_ends_while_the_server_is_down_does_so_at_once(package: str) -> None:
     with refusing_port() as port:
-        elapsed, done = run(program(package, f"host=127.0.0.1 port={port}", NAP))
+        done = run(program(package, f"host=127.0.0.1 port={port}", NAP))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert elapsed < baseline(package) + 0.6
