@@ -627,11 +627,15 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         """In a forked child: bury what was inherited; start anew on first use."""
         if self._background is None:
             return
-        inherited = [slot.conn or slot.link.anchor() for slot in self._machine.slots if slot.link]
-        sockets = [conn.pgconn.socket for conn in inherited if conn and not conn.closed]
+        sockets = []
+        for slot in self._machine.slots:
+            conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
+            if conn and not conn.closed:
+                sockets.append(conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        self._lock = type(self._lock)()  # another thread may have held it
 
 
 def _rollback(conn: Any) -> None:
