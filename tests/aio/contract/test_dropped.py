@@ -63,6 +63,22 @@ async def test_a_closed_pool_without_a_server_leaves_no_thread_and_no_descriptor
     await eventually(lambda: descriptors() <= before[1])
 
 
+async def test_a_pool_closed_in_mid_connect_leaves_no_thread_and_no_descriptor(
+    make: Any, caplog: Any
+) -> None:
+    before = threads(), descriptors()
+    with silent_port() as port:
+        pool = make(2, conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
+        await pool.open()
+        await sleep(0.15)
+        await pool.close(timeout=3)
+    del pool
+    caplog.clear()  # a record may hold the error, and that the connection
+    gc.collect()
+    await eventually(lambda: threads() <= before[0])
+    await eventually(lambda: gc.collect() >= 0 and descriptors() <= before[1])
+
+
 if True:  # ASYNC
 
     @everpool_only("the tasks of psycopg_pool keep its connections until the event loop ends")
@@ -189,18 +205,24 @@ def program(package: str, dsn: str, body: str, cls: str = "AsyncConnectionPool")
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
-    """Run the script with all warnings shown, and assert that it ends soon after its last line."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    ended = monotonic()
-    assert done.stdout, done.stderr
-    last = float(done.stdout)  # the monotonic clock of Linux is one for all processes
-    assert ended - last < 0.5
+    """Run the script with all warnings shown, and assert that it ends soon after its last line.
+
+    What keeps a program from ending does so every time; a loaded machine only now and then.
+    """
+    for attempt in range(3):
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        ended = monotonic()
+        assert done.stdout, done.stderr
+        last = float(done.stdout)  # the monotonic clock of Linux is one for all processes
+        if ended - last < 0.5:
+            break
+        assert attempt < 2, f"the program took {ended - last:.2f} s to end"
     return done
 
 

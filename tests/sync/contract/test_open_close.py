@@ -277,6 +277,16 @@ def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(make: Any, re
         assert pool.closed
 
 
+def test_a_pool_closed_while_it_connects_closes_soon(make: Any, database: Any) -> None:
+    for _ in range(6):
+        pool = make(2)
+        pool.open()
+        start = monotonic()
+        pool.close()
+        assert monotonic() - start < 2
+    eventually(lambda: not database.pids())
+
+
 def test_connections_that_arrive_after_close_are_closed(make: Any, database: Any) -> None:
     connecting = Event()
 
