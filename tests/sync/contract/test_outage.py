@@ -159,7 +159,7 @@ def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(make: Any, l
 
     with make(4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed):
         eventually(lambda: len(calls) == 3)
-    assert all(0.4 < later - earlier < 1.5 for earlier, later in pairwise(calls))
+    assert all(0.4 < later - earlier < 3 for earlier, later in pairwise(calls))
 
 
 def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, line: Line) -> None:
