@@ -13,6 +13,7 @@ import os
 import select
 import socket
 from struct import Struct
+from sys import is_finalizing
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -33,6 +34,13 @@ _read_tcp_info = Struct("=B51xI").unpack
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
 DEAD = -1.0
+
+
+class _Duplicate(socket.socket):
+    """A duplicate that goes quietly: a program may end without closing its pool."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Link:
@@ -57,7 +65,7 @@ class Link:
     )
 
     def __init__(self, watch: Watch, descriptor: int, slot: Slot) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._socket = _Duplicate(fileno=os.dup(descriptor))
         self._tcp = self._socket.family != socket.AF_UNIX and hasattr(socket, "TCP_INFO")
         self._watch = watch
         self.descriptor = self._socket.fileno()
@@ -150,6 +158,8 @@ class Watch:
 
     def ring(self) -> None:
         """Make ``wait`` return now. From any thread."""
+        if is_finalizing():
+            return  # the thread that waits is frozen, perhaps with the lock in its hand
         with self._closing:
             if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)

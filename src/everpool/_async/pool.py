@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_origin
 from weakref import ref
 
 import psycopg_pool
@@ -212,7 +212,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         cls = type(self)
         stock = AsyncConnectionPool
         own_doors = cls.getconn is not stock.getconn or cls.putconn is not stock.putconn
-        connection = self.connection_class
+        connection: Any = get_origin(self.connection_class) or self.connection_class
         own_exit = (
             connection.__aexit__ is not AsyncConnection.__aexit__
             or connection.commit is not AsyncConnection.commit
@@ -283,7 +283,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             await waiter.wait()
         finally:
             with self._mutex:
-                self._machine.abandon(waiter, monotonic())
+                self._machine.lose_hope(waiter)
         refusal = waiter.refusal
         if refusal is None and waiter.gone:
             logger.info("pool %r is ready to use", self.name)
@@ -514,7 +514,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
                     slot.cause = Cause("FATAL", sqlstate, _primary(exc))
                 await conn.__aexit__(exc_type, exc, traceback)
         finally:
-            if slot.since != since:
+            if slot.since != since and conn._pool is self:
                 raise ValueError(
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
@@ -539,7 +539,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         try:
             with self._mutex:
                 slot.conn = conn
-                if self._reset is not None and not self._closed:
+                if self._reset is not None and self._machine.keeps():
                     if self._machine.work(slot, now) and self._background is not None:
                         self._background.work(_reset_job, ref(self), slot)
                 else:
@@ -618,7 +618,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             self._POOL_MAX: self._max_size,
             self._POOL_SIZE: machine.counted,
             self._POOL_AVAILABLE: len(machine.idle),
-            self._REQUESTS_WAITING: machine.queue.live,
+            self._REQUESTS_WAITING: machine.waiting,
             self._REQUESTS_NUM: machine.requests,
             self._REQUESTS_QUEUED: machine.queued,
             self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
@@ -649,11 +649,16 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         """In a forked child: bury what was inherited; start anew on first use."""
         if self._background is None:
             return
-        inherited = [slot.conn or slot.link.anchor() for slot in self._machine.slots if slot.link]
-        sockets = [conn.pgconn.socket for conn in inherited if conn and not conn.closed]
+        sockets = []
+        for slot in self._machine.slots:
+            conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
+            if conn and not conn.closed:
+                sockets.append(conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        if False:  # ASYNC
+            self._lock = type(self._lock)()  # another thread may have held it
 
 
 async def _rollback(conn: Any) -> None:

@@ -99,7 +99,10 @@ class Engine(Generic[CT]):
     # -- orders -------------------------------------------------------------------------------
 
     def _perform(self) -> None:
-        """Carry out the core's orders, and those that follow from doing so."""
+        """Carry out the core's orders, and those that follow from doing so.
+
+        What an order finds out it only tells the core: the loop here sees to what follows.
+        """
         machine = self._machine
         while machine.effects:
             with self._mutex:
@@ -115,7 +118,8 @@ class Engine(Generic[CT]):
             assert self._background is not None
             self._jobs[slot] = self._background.connect(_connect_job, ref(self), slot)
         except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
-            self._open_failed(slot, str(ex), Trouble.GONE)
+            with self._mutex:
+                self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
 
     def _order_abandon(self, effect: order.Abandon) -> None:
         job = self._jobs.get(effect.slot)
@@ -236,7 +240,7 @@ class Engine(Generic[CT]):
             return
         if link.pinging:
             self._collect(slot, link)
-        elif hung and link.peek() == DEAD:
+        elif hung and self._policy.watch and link.peek() == DEAD:
             self._hung_up(slot)
 
     def _collect(self, slot: Slot, link: Link) -> None:
@@ -251,14 +255,12 @@ class Engine(Generic[CT]):
                 self._machine.pong(slot, monotonic())
                 if link.news:
                     slot.checked_at = 0.0  # the next lending has something to deliver
-            self._perform()
         elif answer is ping.Answer.DEAD:
             self._hung_up(slot)
 
     def _hung_up(self, slot: Slot) -> None:
         with self._mutex:
             self._machine.hung_up(slot, monotonic())
-        self._perform()
 
     def _fire_guards(self, now: float) -> None:
         for guard in list(self._guards):

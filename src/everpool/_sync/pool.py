@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_origin
 from weakref import ref
 
 import psycopg_pool
@@ -209,7 +209,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         cls = type(self)
         stock = ConnectionPool
         own_doors = cls.getconn is not stock.getconn or cls.putconn is not stock.putconn
-        connection = self.connection_class
+        connection: Any = get_origin(self.connection_class) or self.connection_class
         own_exit = (
             connection.__exit__ is not Connection.__exit__
             or connection.commit is not Connection.commit
@@ -272,7 +272,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
             waiter.wait()
         finally:
             with self._mutex:
-                self._machine.abandon(waiter, monotonic())
+                self._machine.lose_hope(waiter)
         refusal = waiter.refusal
         if refusal is None and waiter.gone:
             logger.info("pool %r is ready to use", self.name)
@@ -492,7 +492,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
                     slot.cause = Cause("FATAL", sqlstate, _primary(exc))
                 conn.__exit__(exc_type, exc, traceback)
         finally:
-            if slot.since != since:
+            if slot.since != since and conn._pool is self:
                 raise ValueError(
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
@@ -517,7 +517,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         try:
             with self._mutex:
                 slot.conn = conn
-                if self._reset is not None and not self._closed:
+                if self._reset is not None and self._machine.keeps():
                     if self._machine.work(slot, now) and self._background is not None:
                         self._background.work(_reset_job, ref(self), slot)
                 else:
@@ -596,7 +596,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
             self._POOL_MAX: self._max_size,
             self._POOL_SIZE: machine.counted,
             self._POOL_AVAILABLE: len(machine.idle),
-            self._REQUESTS_WAITING: machine.queue.live,
+            self._REQUESTS_WAITING: machine.waiting,
             self._REQUESTS_NUM: machine.requests,
             self._REQUESTS_QUEUED: machine.queued,
             self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
@@ -627,11 +627,15 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         """In a forked child: bury what was inherited; start anew on first use."""
         if self._background is None:
             return
-        inherited = [slot.conn or slot.link.anchor() for slot in self._machine.slots if slot.link]
-        sockets = [conn.pgconn.socket for conn in inherited if conn and not conn.closed]
+        sockets = []
+        for slot in self._machine.slots:
+            conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
+            if conn and not conn.closed:
+                sockets.append(conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        self._lock = type(self._lock)()  # another thread may have held it
 
 
 def _rollback(conn: Any) -> None:

@@ -29,9 +29,9 @@ IDLE, LENT = State.IDLE, State.LENT
 _PRESENT = (State.IDLE, State.TESTING, State.LENT, State.RETURNING)
 _ESTABLISHED = (*_PRESENT, State.SUSPECT)
 
-# Lifetimes end up to a tenth early, keepalives up to a quarter: enough to spread the work of
-# a pool that was filled at one moment.
-LIFETIME_JITTER = 0.1
+# Lifetimes end up to a twentieth early, as psycopg_pool's do, keepalives up to a quarter: enough
+# to spread the work of a pool that was filled at one moment.
+LIFETIME_JITTER = 0.05
 KEEPALIVE_JITTER = 0.25
 
 # Successive multiples of the golden ratio, modulo one, fall into the largest gap left by those
@@ -80,7 +80,6 @@ class Machine:
         self.forget_counts()
 
         self.connector = Connector(self._most_at_once(), random)
-        self.connector.wounded()  # a new pool starts slowly: its first caller is served first
         self.roundtrip = RoundTrip()
         self._random = random
         self._phase = random()
@@ -128,19 +127,28 @@ class Machine:
         self._give_unusual(slot, now)
         return None
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection to come back, or for one that others want too.
+
+        In a null pool, who waits for a connection of his own being opened is no queue.
+        """
+        own = 0 if self.policy.pooled else self.tally[State.OPENING]
+        return max(0, self.queue.live - own)
+
     # -- callers ------------------------------------------------------------------------------
 
     def acquire(self, waiter: Waiter, now: float) -> None:
         """``take`` had nothing: wait in the queue, or be refused at once."""
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        limit = self.policy.max_waiting
-        if limit and self.queue.live >= limit:
-            text = f"{self.queue.live} requests waiting already, max_waiting={limit}"
+        limit, waiting = self.policy.max_waiting, self.waiting
+        if limit and waiting >= limit:
+            text = f"{waiting} requests waiting already, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
         if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
-        self.queued += 1
+        self.queued += self.policy.pooled or self.counted >= self.policy.most
         self.queue.join(waiter)
         self._wake_at(waiter.deadline)
         if self.counted < self.policy.most or self.tally[State.SUSPECT]:
@@ -152,9 +160,7 @@ class Machine:
         if self.queue.leave(waiter):
             self.errors += 1
             self.waited += now - waiter.since
-        elif waiter.slot is None:
-            self.hopes = [hope for hope in self.hopes if hope[1] is not waiter]
-        elif waiter.slot.conn is not None:
+        elif waiter.slot is not None and waiter.slot.conn is not None:
             self.errors += 1
             slot, waiter.slot = waiter.slot, None
             slot.waiter = None
@@ -174,6 +180,10 @@ class Machine:
         else:
             self._ping(slot, now)
         self.acquire(waiter, now)
+
+    def keeps(self) -> bool:
+        """Whether a connection returned now would be used again."""
+        return not self.closed and (self.policy.pooled or self.queue.live > 0)
 
     def work(self, slot: Slot, now: float) -> bool:
         """The connection came back but needs work first; False if it is beyond that."""
@@ -357,6 +367,10 @@ class Machine:
         self.connector.hurry(now)
         return self._refill(now)
 
+    def lose_hope(self, waiter: Waiter) -> None:
+        """The waiter for a condition waits no longer."""
+        self.hopes = [hope for hope in self.hopes if hope[1] is not waiter]
+
     def wait_until_tested(self, waiter: Waiter, now: float) -> None:
         """Test all connections at rest; wake the waiter when none is under test."""
         self.suspect_all(now)
@@ -524,7 +538,7 @@ class Machine:
             self._retire(slot, now, "pool closed")
         elif now >= slot.expires_at:
             self._retire(slot, now, "max_lifetime")
-        elif slot.opened_at <= self.drained_at:
+        elif slot.began_at <= self.drained_at:
             self._retire(slot, now, "drained")
         elif not self.policy.pooled and not self.queue.live:
             self._retire(slot, now, "null pool")
@@ -631,6 +645,7 @@ class Machine:
         elif now >= self._failed_until:
             self._failed_until = now + timeout
             self.effects.append(ReconnectFailed())
+        self._wake_at(self._failed_until)
 
     def _hope(self, condition: Callable[[], bool], waiter: Waiter) -> None:
         self.hopes.append((condition, waiter))
@@ -688,6 +703,7 @@ class Machine:
                     else:
                         self._wake_at(slot.sent_at + limit)
             if lost:
+                self.connector.wounded()
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
         if self.tally[State.SUSPECT]:

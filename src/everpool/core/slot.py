@@ -127,6 +127,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "began_at",
         "cause",
         "checked_at",
         "conn",
@@ -151,6 +152,7 @@ class Slot:
         self.state = State.OPENING
         self.since = now  # when the present state began (for LENT and IDLE: lent, rested since)
         self.generation = generation  # the suspicion it has been tested against
+        self.began_at = now  # when the decision to open it fell: what it was configured by
         self.opened_at = now
         self.expires_at = 0.0
         self.heard_at = now  # when the server was last heard on it, as far as we know

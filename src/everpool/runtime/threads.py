@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from sys import is_finalizing
 from time import monotonic
 from time import sleep as sleep
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -229,6 +230,8 @@ class Background:
 
     def drop(self) -> None:
         """The pool is being collected: end, and wait for the watching thread."""
+        if is_finalizing():
+            return  # the threads are frozen, and the process is about to go
         self.stop()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join(1.0)
