@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 from everpool import PoolTimeout
 from everpool.lab import RST, SILENCE, CutBefore, FaultProxy, Message
 from tests.support.threads import eventually, gather, scalar, sleep, spawn
-from tests.sync.defences.measure import is_whole
+from tests.sync.defences.measure import at_rest, is_whole
 
 SIZE = 20
 LENGTHS = [4.0, 9.0, 20.0] if os.environ.get("EVERPOOL_TEST_LONG") == "1" else [4.0]
@@ -30,9 +28,13 @@ class Connects:
     """Counts the connects in flight, where they are made: a port that refuses sees none of them."""
 
     def __init__(self) -> None:
-        self.now = 0
-        self.most = 0
         self.total = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Count only those that begin from now on."""
+        self.flight: set[int] = set()
+        self.most = 0
 
     def connection_class(self) -> Any:
         counts = self
@@ -40,13 +42,14 @@ class Connects:
         class Counting(psycopg.Connection[Any]):
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Any:
-                counts.now += 1
                 counts.total += 1
-                counts.most = max(counts.most, counts.now)
+                number, flight = counts.total, counts.flight
+                flight.add(number)
+                counts.most = max(counts.most, len(counts.flight))
                 try:
                     return super().connect(*args, **kwargs)
                 finally:
-                    counts.now -= 1
+                    flight.discard(number)
 
         return Counting
 
@@ -57,8 +60,10 @@ class Outage:
     def __init__(self, proxy: FaultProxy, silent: bool) -> None:
         self.proxy = proxy
         self.silent = silent
+        self.begun = self.ended = False
 
     def begin(self) -> None:
+        self.begun = True
         if self.silent:
             self.proxy.cut(SILENCE)
             self.rule = self.proxy.on(FIRST_WORD, CutBefore(SILENCE), times=None)
@@ -67,6 +72,7 @@ class Outage:
             self.proxy.cut(RST)
 
     def end(self) -> None:
+        self.ended = True
         if self.silent:
             self.rule.remove()
         else:
@@ -81,52 +87,51 @@ def test_the_first_success_comes_within_a_second_of_the_servers_return(
 ) -> None:
     connects = Connects()
     successes: list[float] = []
-    stop = False
 
-    def load() -> None:
-        while not stop:
-            try:
-                with pool.connection() as conn:
-                    assert scalar(conn, "select 1") == 1
-            except psycopg.OperationalError:
-                # Lent when it was cut, or not served in time.
-                sleep(0.01)
-            else:
-                successes.append(monotonic())
-                sleep(0.02)
+    def visit() -> None:
+        try:
+            with pool.connection() as conn:
+                assert scalar(conn, "select 1") == 1
+            successes.append(monotonic())
+        except psycopg.OperationalError:
+            pass  # lent when it was cut, or not served in time
 
-    with make(SIZE, connection_class=connects.connection_class(), timeout=1.5) as pool:
+    with make(SIZE, connection_class=connects.connection_class(), timeout=3) as pool:
         pool.wait(10)
-        workers = [spawn(load) for _ in range(8)]
-        eventually(lambda: len(successes) > 16)
         outage = Outage(proxy, silent)
-        began = monotonic()
-        outage.begin()
-        # What was in flight when the server went, and answers still on their way, do not count.
-        sleep(0.05)
-        connects.most = connects.now
-        before = connects.now
-        while monotonic() < began + length:
-            sleep(0.01)
-        most = connects.most - before
-        returned = monotonic()
-        outage.end()
-        eventually(lambda: successes[-1] > returned, timeout=20, every=0.001)
-        stop = True
+        visitors: list[Any] = []
+        began = returned = monotonic() + 0.5
+        most = 0
+        # Somebody comes every 50 ms, whatever became of those before.
+        while not successes or successes[-1] <= returned:
+            visitors.append(spawn(visit))
+            sleep(0.05)
+            now = monotonic()
+            if not outage.begun and now > began:
+                outage.begin()
+                sleep(0.01)
+                connects.forget()  # what was in flight when the server went
+            elif outage.begun and not outage.ended and now > began + length:
+                most = connects.most
+                returned = monotonic()
+                outage.end()
+            assert now < began + length + 20
         first = next(when for when in successes if when > returned)
-        gather(*workers)
+        proxy.cut(RST)  # frees those who have waited in silence for an answer
+        gather(*visitors)
         figure("first success after the return, s", first - returned, 1)
         figure("connects in flight", most, 2 if silent else 1)
         eventually(lambda: is_whole(pool, SIZE), timeout=10)
 
 
-def test_while_the_server_is_gone_its_ghost_is_not_hammered(make: Any, proxy: FaultProxy) -> None:
+def test_while_the_server_is_gone_it_is_not_hammered(make: Any, proxy: FaultProxy) -> None:
     connects = Connects()
     with make(SIZE, connection_class=connects.connection_class()) as pool:
         pool.wait(10)
         opened = connects.total
         proxy.refuse()
         proxy.cut(RST)
+        eventually(lambda: at_rest(pool) == 0)
         with pytest.raises(PoolTimeout, match="refused"):
             with pool.connection(timeout=2):
                 pass
