@@ -1,4 +1,4 @@
-"""Fixtures that need a real server: one PostgreSQL for the whole run, a fresh fault proxy per test."""
+"""Fixtures on a real server: one PostgreSQL for the whole run, a fresh fault proxy per test."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class AsyncEngine(Generic[ACT]):
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
             return Cause("silence")
-        if conn is None or conn.pgconn.transaction_status == UNKNOWN:
+        if conn is None:
             return Cause(link.ending())
         return ping.last_words(conn, link)
 

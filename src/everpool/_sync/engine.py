@@ -174,7 +174,7 @@ class Engine(Generic[CT]):
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
             return Cause("silence")
-        if conn is None or conn.pgconn.transaction_status == UNKNOWN:
+        if conn is None:
             return Cause(link.ending())
         return ping.last_words(conn, link)
 
