@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from .core.verdict import Cause
-from .watch import Link
+from .watch import DEAD, Link
 
 _OK = ConnStatus.OK
 _FATAL_ERROR = ExecStatus.FATAL_ERROR
@@ -60,7 +60,8 @@ def collect(conn: Any, link: Link) -> Answer:
             if result.status == _FATAL_ERROR:
                 _note(link, result, pgconn)
         else:
-            return Answer.NONE_YET
+            # An end that came together with data has been announced already, and is not again.
+            return Answer.DEAD if link.peek() == DEAD else Answer.NONE_YET
     except psycopg.Error:
         return Answer.DEAD
     if pgconn.status != _OK or pgconn.transaction_status != _IDLE:

@@ -126,6 +126,8 @@ class AsyncEngine(Generic[ACT]):
     def _order_ping(self, effect: order.Ping) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
+        if link is None:
+            return  # closed meanwhile, by another thread
         with link.mutex:
             if slot.state not in (State.TESTING, State.SUSPECT):
                 return  # closed meanwhile

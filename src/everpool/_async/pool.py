@@ -426,7 +426,8 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
         """Look at a connection that is about to be lent.
 
-        False if it is dead (discarded already) or has been silent for too long (still LENT).
+        False if it is dead (discarded already), has been silent for too long or has something to
+        say (both still LENT).
         """
         policy = self._policy
         if now - slot.checked_at < policy.peek_after:
@@ -439,7 +440,8 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             self._perform()
             return False
         slot.heard_at = now - silence
-        if silence >= policy.verify_after:
+        # What came unasked may be the reason of an end that follows: a ping reads it.
+        if silence >= policy.verify_after or slot.link.unread():
             return False
         slot.checked_at = now
         return True

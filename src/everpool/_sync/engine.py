@@ -129,6 +129,8 @@ class Engine(Generic[CT]):
     def _order_ping(self, effect: order.Ping) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
+        if link is None:
+            return  # closed meanwhile, by another thread
         with link.mutex:
             if slot.state not in (State.TESTING, State.SUSPECT):
                 return  # closed meanwhile

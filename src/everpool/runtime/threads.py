@@ -37,6 +37,11 @@ LINGER = 5.0
 CANCEL_GRACE = 0.25
 
 
+# An exception thrown at a thread arrives at its next step in Python. So many steps are a sign that
+# it has arrived and was swallowed, in a finalizer say.
+ARRIVAL_STEPS = 20
+
+
 class Waiter:
     """One who waits for a connection. See ``core.queue.Waiter``.
 
@@ -79,6 +84,7 @@ class Job:
         self._args = args
         self._gate = threading.Lock()
         self._thread = 0  # the thread to interrupt; 0: not now
+        self._thrown = False  # an exception is on its way to it
         self.stopping = False
 
     def run(self) -> None:
@@ -101,13 +107,19 @@ class Job:
                 self._thread = threading.get_ident()
             try:
                 return call()
+            except Stopped:
+                self._thrown = False
+                raise
             finally:
                 with self._gate:
                     self._thread = 0
-                while self.stopping:
-                    sleep(0.001)  # the exception is on its way: it must arrive here
+                # An exception that is still on its way must arrive here, not in what follows.
+                for _ in range(ARRIVAL_STEPS):
+                    if not self._thrown:
+                        break
+                    sleep(0.001)
         except Stopped:
-            self.stopping = False
+            self._thrown = False
             raise
 
     def stop(self) -> None:
@@ -115,6 +127,7 @@ class Job:
             if not self.stopping:
                 self.stopping = True
                 if self._thread:
+                    self._thrown = True
                     _raise_in(self._thread)
 
 
