@@ -245,7 +245,10 @@ class Machine:
         if trouble is not None:
             self._failed_until = inf
             self._tell(Recovered(now - down_since))
+        waited = self.waited
         self._settle(slot, now)
+        if not self.policy.pooled:  # who waits for a connection of his own does not queue
+            self.waited = max(waited, self.waited - took)
         self._proven(started, now)
         self._renewed(now)
         self._refill(now)
