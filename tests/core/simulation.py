@@ -135,7 +135,7 @@ class World:
         self.machine = machine(self.policy, self.now, random.Random(seed + 1).random)
         self.checking = checking
         self.wake_takes = wake_takes
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
         self._ticked_at = self._ticks_there = 0.0  # ticks at one and the same moment
         self._numbers = 0
@@ -162,11 +162,11 @@ class World:
 
     # -- time ---------------------------------------------------------------------------------
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         self._order += 1
         heapq.heappush(self._heap, (max(self.now, when), self._order, action))
 
-    def after(self, delay: float, action: Callable[[], None]) -> None:
+    def after(self, delay: float, action: Callable[[], object]) -> None:
         if delay != inf:
             self._order += 1
             heapq.heappush(self._heap, (self.now + delay, self._order, action))
@@ -468,7 +468,7 @@ class World:
         caller = self.request(timeout)
 
         def lent() -> None:
-            self.after(seconds, lambda: self.release(caller))
+            self.after(seconds, lambda: caller.state == "holding" and self.release(caller))
 
         if caller.state == "holding":
             lent()
