@@ -152,6 +152,25 @@ class TestRoundTrip:
         assert trip.smoothed == pytest.approx(0.1, rel=0.01)
         assert trip.limit == LEAST
 
+    def test_a_loss_doubles_it_until_the_next_answer(self):
+        trip = RoundTrip()
+        trip.sample(0.01)
+        limits = []
+        for _ in range(5):
+            trip.lost()
+            limits.append(trip.limit)
+        assert limits == [0.5, 1.0, 2.0, 2.0, 2.0]
+        trip.seed(0.001)
+        assert trip.limit == 2.0
+        trip.sample(0.01)
+        assert trip.limit == LEAST
+
+    def test_a_connect_is_only_a_first_guess(self):
+        trip = RoundTrip()
+        trip.seed(0.2)
+        trip.seed(9.9)
+        assert trip.smoothed == 0.2
+
     def test_it_never_leaves_its_bounds(self):
         trip = RoundTrip()
         for took in (30.0, 0.0, 1e-6, 100.0):

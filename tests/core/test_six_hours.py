@@ -62,5 +62,5 @@ def test_six_hours_take_less_than_a_second():
     assert len(world.retired) >= 20 * (HOURS - 1)  # lifetimes
     assert not world.cuts and not world.failures
     world.run(1.0)
-    assert world.count(State.IDLE, State.LENT) == 20 == len(world.machine.slots)
+    assert world.count(State.IDLE, State.LENT, State.TESTING) == 20 == len(world.machine.slots)
     world.check()

@@ -223,7 +223,7 @@ class Machine:
         trouble, down_since = self.connector.trouble, self.connector.down_since
         self.connector.succeeded(took)
         self.connecting += took
-        self.roundtrip.sample(took / 4)  # a connect is about four round trips
+        self.roundtrip.seed(took / 4)  # a connect is about four round trips
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
         slot.why = ""
         slot.generation = self.generation
@@ -351,9 +351,10 @@ class Machine:
             slot.expires_at -= seconds
             if slot.state is State.OPENING:
                 slot.since = now
-            elif slot.state in (State.TESTING, State.SUSPECT):
-                slot.sent_at = now
-                slot.given_up_at = now + SUSPECT_CEILING
+            elif slot.state is State.TESTING:
+                slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
+            elif slot.state is State.SUSPECT:
+                slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
         self.drained_at -= seconds
         self._retire_at = self._ping_at = now
         self._tell(Slept(seconds))
@@ -571,7 +572,8 @@ class Machine:
     def _ping(self, slot: Slot, now: float) -> None:
         """The caller has taken it out of ``idle``."""
         slot.sent_at = now
-        self._wake_at(now + self.roundtrip.limit)
+        slot.given_up_at = now + self.roundtrip.limit
+        self._wake_at(slot.given_up_at)
         self.effects.append(Ping(slot))
         self._fire(slot, Event.PING)
 
@@ -681,7 +683,7 @@ class Machine:
     def _give_up_soon(self, slot: Slot, now: float) -> None:
         """Set when to give up a suspect: sooner if its silence is proven."""
         if slot.sent_at <= self._answered:
-            proven = max(now, self._answered_at + self.roundtrip.limit)
+            proven = max(now, self._answered_at + self.roundtrip.usual)
             slot.given_up_at = min(slot.given_up_at, proven)
         self._wake_at(slot.given_up_at)
 
@@ -735,21 +737,21 @@ class Machine:
                     self.effects.append(Abandon(slot))
 
     def _watch_pings(self, now: float) -> None:
-        limit = self.roundtrip.limit
         if self.tally[State.TESTING]:
             lost = False
             for slot in list(self.slots):
                 if slot.state is State.TESTING:
-                    if now >= slot.sent_at + limit:
+                    if now >= slot.given_up_at:
                         slot.given_up_at = slot.sent_at + SUSPECT_CEILING
                         self._give_up_soon(slot, now)
                         self._fire(slot, Event.OVERDUE)
                         lost = True
                     else:
-                        self._wake_at(slot.sent_at + limit)
+                        self._wake_at(slot.given_up_at)
             if lost:
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
+                self.roundtrip.lost()
         if self.tally[State.SUSPECT]:
             for slot in list(self.slots):
                 if slot.state is State.SUSPECT:
