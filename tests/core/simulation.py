@@ -360,6 +360,7 @@ class World:
                     self._join(waiter)
                     machine.doubt(slot, waiter, now)
                     break
+            assert now < slot.expires_at, "an expired connection was lent"
             self._lend(caller, slot)
             break
         self.settle()
@@ -372,7 +373,6 @@ class World:
 
     def _lend(self, caller: Caller, slot: Slot) -> None:
         assert slot.state is State.LENT and slot not in self.holders
-        assert self.now < slot.expires_at, "an expired connection was lent"
         caller.conn, slot.conn = slot.conn, None
         assert caller.conn is not None, "a lent slot without its connection"
         slot.waiter = None
@@ -610,6 +610,7 @@ class World:
         assert queue.live == len(waiting)
         assert all(w.slot is None and w.refusal is None for w in waiting)
         granted = [w for w in self._waiting if w.slot is not None]
+        assert all(w.slot.since < w.slot.expires_at for w in granted), "an expired one granted"
         self._waiting = [w for w in self._waiting if not w.gone]
         assert waiting == self._waiting, "the queue is not in the order of joining"
         if granted and waiting:

@@ -64,7 +64,7 @@ def _rested_since(slot: Slot) -> float:
 class Machine:
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         self.policy = policy
-        self.slots: set[Slot] = set()
+        self.slots: dict[Slot, None] = {}  # the table: a set that keeps its order
         self.idle: list[Slot] = []  # oldest rest first; lent from the end
         self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
         self.counted = 0  # slots that max_size limits
@@ -427,7 +427,7 @@ class Machine:
         The shell repeats an interrupted ``discard``, and calls ``abandon`` for a waiter whose
         ``acquire`` or ``doubt`` was interrupted, before it calls this.
         """
-        self.slots = {slot for slot in self.slots if slot.state is not State.GONE}
+        self.slots = {slot: None for slot in self.slots if slot.state is not State.GONE}
         self.queue.rebuild()
         self.fullness = [waiter for waiter in self.fullness if not waiter.gone]
         self.effects = [effect for effect in self.effects if self._confirmed(effect)]
@@ -494,7 +494,7 @@ class Machine:
         self.tally[new] += 1
         self.counted += COUNTED[new] - COUNTED[old]
         if new is State.GONE:
-            self.slots.discard(slot)
+            self.slots.pop(slot, None)
 
     def _tell(self, happening: Cut | OpenFailed | Opened | Recovered | Retired | Slept) -> None:
         self.effects.append(Tell(happening))
@@ -656,7 +656,7 @@ class Machine:
         self._numbers += 1
         slot = Slot(self._numbers, now, self.generation)
         self.effects.append(Open(slot))
-        self.slots.add(slot)
+        self.slots[slot] = None
         self.tally[State.OPENING] += 1
         self.counted += 1
         self.connects += 1
