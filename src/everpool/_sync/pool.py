@@ -110,7 +110,6 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
     _nconns = _View(lambda pool: pool._machine.counted)
 
     _pooled = True
-    _loop: Any = None
 
     def __init__(
         self,
@@ -203,6 +202,7 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
+        self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
         """Find out what may be skipped when a connection is lent and returned."""
@@ -216,10 +216,11 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
             connection.commit,
             connection.rollback,
         )
-        in_use = not self._closed and not self._open_implicit
+        in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
         self._direct = in_use and doors and self._check is None and not self._own_enter
         self._plain = doors and plain_exit and self._reset is None
         self._peek_after = self._policy.peek_after
+        self._patience = self._policy.timeout
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -314,11 +315,18 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
         """
-        return cast("AbstractContextManager[CT]", Lease(self, timeout))
+        return Lease(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
-        _, conn = self._obtain(timeout, None, None, monotonic(), new=True)
+        self._usable()
+        self._machine.requests += 1
+        if timeout is None:
+            timeout = self._policy.timeout
+        if timeout <= 0:
+            raise self._too_late(timeout)
+        _, conn = self._obtain(timeout, monotonic() + timeout, None, None)
+        conn._pool = self
         return cast(CT, conn)
 
     def putconn(self, conn: CT) -> None:
@@ -344,60 +352,59 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
             self._read_fast_paths()
 
     def _obtain(
-        self, timeout: float | None, slot: Slot | None, conn: Any, now: float, *, new: bool = False
+        self, timeout: float, deadline: float, slot: Slot | None, conn: Any
     ) -> tuple[Slot, Any]:
-        """Get a connection that is fit to be lent; ``slot`` and ``conn`` if one is taken already."""
-        if timeout is None:
-            timeout = self._policy.timeout
-        if slot is None:
-            self._usable()
-            if new:
-                self._machine.requests += 1
+        """Get a connection that is fit to be lent, the long way: look, ping, queue, check.
+
+        :param slot, conn: what has been taken already and must be looked at, or None.
+        """
         machine = self._machine
-        began, deadline = now, now + timeout
+        began = monotonic()
         pause = CHECK_PAUSE
         while True:
-            if timeout <= 0:
-                raise self._too_late(timeout)
+            now = monotonic()
+            waiter = None
             if slot is None:
-                slot, conn = self._take(now)
-            if slot is None or not self._fit(slot, conn, now):
+                slot, conn, waiter = self._take_or_queue(now, deadline)
+            if slot is not None and not self._fit(slot, conn, now):
+                if slot.state is not State.LENT:
+                    slot = None
+                    continue  # found dead: the next one, at once
                 waiter = rt.Waiter(now, deadline)
                 with self._mutex:
-                    if slot is None:
-                        machine.acquire(waiter, now)
-                    elif slot.state is State.LENT:
-                        slot.conn = conn
-                        machine.doubt(slot, waiter, now)
-                    else:
-                        slot = None
-                        continue  # found dead: the next one, at once
-                self._perform()
+                    slot.conn = conn
+                    machine.doubt(slot, waiter, now)
+            if waiter is not None:
                 slot, conn = self._granted(waiter, timeout)
-                if slot.state is not State.LENT:  # it died on the way here
-                    self._discard(slot, conn, "")
-                    slot, now = None, monotonic()
+                if slot is None:
                     continue
+            assert slot is not None
+            if self._check is None:
+                return slot, conn
             conn._pool = self
-            if slot.link.news:
-                ping.pass_news(conn, slot.link)
-            if self._check is None or self._checked(slot, conn, deadline):
+            if self._checked(slot, conn, deadline):
                 return slot, conn
             if monotonic() >= deadline:
                 raise self._too_late(timeout)
             if slot.opened_at >= began:
                 rt.sleep(min(pause, max(0.0, deadline - monotonic())))
                 pause = min(2 * pause, CHECK_PAUSE_MOST)
-            slot, now = None, monotonic()
+            slot = None
 
-    def _take(self, now: float) -> tuple[Slot | None, Any]:
+    def _take_or_queue(
+        self, now: float, deadline: float
+    ) -> tuple[Slot | None, Any, rt.Waiter | None]:
+        """In one step: take what rests, or queue."""
+        conn = waiter = None
         try:
             with self._mutex:
                 slot = self._machine.take(now)
                 if slot is None:
-                    return None, None
-                conn, slot.conn = slot.conn, None
-            return slot, conn
+                    waiter = rt.Waiter(now, deadline)
+                    self._machine.acquire(waiter, now)
+                else:
+                    conn, slot.conn = slot.conn, None
+            return slot, conn, waiter
         except BaseException:
             self._recover()
             raise
@@ -423,26 +430,37 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         if silence >= policy.verify_after or slot.link.unread():
             return False
         slot.checked_at = now
+        if slot.link.news:
+            ping.pass_news(conn, slot.link)
         return True
 
-    def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot, Any]:
-        """Wait for what the core gives the waiter."""
+    def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot | None, Any]:
+        """Wait for what the core gives the waiter; None if that died on the way here."""
+        machine, background = self._machine, self._background
+        if machine.effects or (background and machine.next_wake < background.due):
+            self._perform()
         try:
             waiter.wait()
-            with self._mutex:
-                slot = waiter.slot
-                if slot is not None:
-                    conn, slot.conn, slot.waiter = slot.conn, None, None
+            slot = waiter.slot
+            if slot is not None:
+                conn, slot.conn, slot.waiter = slot.conn, None, None
+                if slot.link.news:
+                    ping.pass_news(conn, slot.link)
+                if slot.state is State.LENT:
                     return slot, conn
-                refusal = waiter.refusal
-                if refusal is None:  # woke by itself, at the deadline
-                    refusal = Refusal("timeout", self._machine.picture(monotonic()))
-                    self._machine.abandon(waiter, monotonic())
+                self._discard(slot, conn, "")
+                return None, None
+            with self._mutex:
+                if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
+                    machine.abandon(waiter, monotonic())
         except BaseException:
             with self._mutex:
-                self._machine.abandon(waiter, monotonic())
+                machine.abandon(waiter, monotonic())
             self._recover()
             raise
+        if waiter.slot is not None:  # granted at the last moment
+            return self._granted(waiter, timeout)
+        refusal = waiter.refusal or Refusal("timeout", machine.picture(monotonic()))
         raise self._refusal(refusal, timeout)
 
     def _refusal(self, refusal: Refusal, timeout: float) -> Exception:

@@ -62,8 +62,47 @@ def _rested_since(slot: Slot) -> float:
 
 
 class Machine:
+    __slots__ = (
+        "_answered",
+        "_answered_at",
+        "_failed_until",
+        "_numbers",
+        "_phase",
+        "_ping_at",
+        "_random",
+        "_renewing",
+        "_retire_at",
+        "bad_returns",
+        "closed",
+        "connect_errors",
+        "connecting",
+        "connector",
+        "connects",
+        "counted",
+        "drained_at",
+        "effects",
+        "errors",
+        "generation",
+        "hopes",
+        "idle",
+        "last_error",
+        "lost",
+        "most",
+        "next_wake",
+        "policy",
+        "queue",
+        "queued",
+        "requests",
+        "roundtrip",
+        "slots",
+        "tally",
+        "used",
+        "waited",
+    )
+
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         self.policy = policy
+        self.most = policy.most  # max_size, or no limit
         self.slots: dict[Slot, None] = {}  # the table: a set that keeps its order
         self.idle: list[Slot] = []  # oldest rest first; lent from the end
         self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
@@ -145,16 +184,18 @@ class Machine:
         """``take`` had nothing: wait in the queue, or be refused at once."""
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
-        limit, waiting = self.policy.max_waiting, self.waiting
-        if limit and waiting >= limit:
-            text = f"{waiting} requests waiting already, max_waiting={limit}"
+        limit = self.policy.max_waiting
+        if limit and self.waiting >= limit:
+            text = f"{self.waiting} requests waiting already, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
-        if self._hopeless(now):
+        if self.connector.trouble is not None and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
-        self.queued += self.policy.pooled or self.counted >= self.policy.most
+        full = self.counted >= self.most
+        self.queued += full or self.policy.pooled
         self.queue.join(waiter)
-        self._wake_at(waiter.deadline)
-        if self.counted < self.policy.most or self.tally[State.SUSPECT]:
+        if waiter.deadline < self.next_wake:
+            self.next_wake = waiter.deadline
+        if not full or self.tally[State.SUSPECT]:
             self.connector.hurry(now)
             self._refill(now)
 
@@ -408,6 +449,7 @@ class Machine:
     def change(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
         old, self.policy = self.policy, policy
+        self.most = policy.most
         self.connector.most = self._most_at_once()
         for slot in self.slots:
             if policy.keepalive != old.keepalive:
@@ -548,7 +590,7 @@ class Machine:
 
     def _excess(self) -> float:
         """How many must go after max_size was lowered."""
-        return self.counted - self.tally[State.CLOSING] - self.policy.most
+        return self.counted - self.tally[State.CLOSING] - self.most
 
     def _spare(self) -> int:
         """How many connections there are beyond min_size, but those about to be replaced."""
@@ -673,11 +715,11 @@ class Machine:
             if now < self.connector.not_before:
                 self._wake_at(self.connector.not_before)
             return
-        if self.counted >= policy.most:
+        if self.counted >= self.most:
             if suspects and not self.idle and not opening and not tally[State.CLOSING]:
                 self._sacrifice(now)
             return
-        for _ in range(int(min(short, permitted, policy.most - self.counted))):
+        for _ in range(int(min(short, permitted, self.most - self.counted))):
             self._open(now)
 
     def _open(self, now: float) -> None:
@@ -811,7 +853,7 @@ class Machine:
             elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
             elif now >= slot.expires_at - lead and not slot.renewing:
-                if self.counted < policy.most:
+                if self.counted < self.most:
                     if spare <= 0:
                         slot.renewing = self._renewing = True
                     continue

@@ -196,7 +196,7 @@ class Background:
     def __init__(self, name: str, watch: Watch, pool: ref[Any]) -> None:
         self._watch = watch
         self._pool = pool
-        self._at = 0.0
+        self.due = 0.0
         self._connectors = Crew(f"{name}-connect", most=1 << 30)
         self._workers = Crew(f"{name}-worker", most=1)
         self._thread = threading.Thread(target=self._run, name=f"{name}-watch", daemon=True)
@@ -215,14 +215,14 @@ class Background:
 
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
-        if when < self._at:
-            self._at = when
+        if when < self.due:
+            self.due = when
             if threading.get_ident() != self._thread.ident:
                 self._watch.ring()  # in its own turn the thread is awake
 
     def stop(self) -> list[threading.Thread]:
         """End; return the threads to join."""
-        self._at = 0.0
+        self.due = 0.0
         self._watch.ring()
         return [self._thread, *self._connectors.dismiss(), *self._workers.dismiss()]
 
@@ -238,14 +238,14 @@ class Background:
         watch, pool_ref = self._watch, self._pool
         try:
             while True:
-                ready = watch.wait(max(0.0, min(self._at - monotonic(), 60.0)))
+                ready = watch.wait(max(0.0, min(self.due - monotonic(), 60.0)))
                 pool = pool_ref()
                 if pool is None or pool._background is not self:
                     return
-                self._at = float("inf")
+                self.due = float("inf")
                 next_turn = pool._turn(ready)
                 del pool
-                self._at = min(self._at, next_turn)
+                self.due = min(self.due, next_turn)
         finally:
             watch.close()
 
