@@ -37,8 +37,11 @@ from .lease import AsyncLease
 
 if True:  # ASYNC
     import asyncio
+    from threading import get_ident
 
 logger = logging.getLogger("everpool")
+
+_new = object.__new__
 
 # Between two connections of one request that its ``check`` callback refused although they were
 # new: without a pause, a callback that always fails would open connections as fast as it can.
@@ -113,6 +116,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
     if True:  # ASYNC
         _loop: Any = None
         _done: Any = None
+        _thread = 0
 
     def __init__(
         self,
@@ -264,6 +268,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
                 raise RuntimeError(f"{type(self).__name__} open with no running loop") from None
+            self._thread = get_ident()
             # What a return without waiting hands to `async with`.
             self._done = self._loop.create_future()
             self._done.set_result(None)
@@ -338,7 +343,10 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
         """
-        return AsyncLease(self, timeout)
+        lease = _new(AsyncLease)
+        lease._pool = self
+        lease._timeout = timeout
+        return lease
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
@@ -398,12 +406,13 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         while True:
             now = monotonic()
             waiter = None
+            if slot is not None and slot.state is not State.LENT:
+                slot = None  # found dead: the next one, at once
             if slot is None:
                 slot, conn, waiter = self._take_or_queue(now, deadline)
             if slot is not None and not self._fit(slot, conn, now):
                 if slot.state is not State.LENT:
-                    slot = None
-                    continue  # found dead: the next one, at once
+                    continue
                 waiter = rt.Waiter(now, deadline)
                 with self._mutex:
                     slot.conn = conn

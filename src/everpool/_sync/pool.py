@@ -40,6 +40,8 @@ from .lease import Lease
 
 logger = logging.getLogger("everpool")
 
+_new = object.__new__
+
 # Between two connections of one request that its ``check`` callback refused although they were
 # new: without a pause, a callback that always fails would open connections as fast as it can.
 CHECK_PAUSE = 0.05
@@ -315,7 +317,10 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
         """
-        return Lease(self, timeout)
+        lease = _new(Lease)
+        lease._pool = self
+        lease._timeout = timeout
+        return lease
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
@@ -364,12 +369,13 @@ class ConnectionPool(Engine[CT], psycopg_pool.ConnectionPool[CT]):
         while True:
             now = monotonic()
             waiter = None
+            if slot is not None and slot.state is not State.LENT:
+                slot = None  # found dead: the next one, at once
             if slot is None:
                 slot, conn, waiter = self._take_or_queue(now, deadline)
             if slot is not None and not self._fit(slot, conn, now):
                 if slot.state is not State.LENT:
-                    slot = None
-                    continue  # found dead: the next one, at once
+                    continue
                 waiter = rt.Waiter(now, deadline)
                 with self._mutex:
                     slot.conn = conn
