@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from .core.verdict import Cause
-from .watch import Link
+from .watch import DEAD, Link
 
 _OK = ConnStatus.OK
 _FATAL_ERROR = ExecStatus.FATAL_ERROR
@@ -23,6 +23,9 @@ _IDLE = TransactionStatus.IDLE
 
 # Server text is hostile: it can come from anybody on the path, before TLS.
 LONGEST_TEXT = 200
+
+# What a dying connection may still hold: the answer to a ping, a reason, a loss.
+MOST_RESULTS = 4
 
 
 class Answer(Enum):
@@ -57,7 +60,8 @@ def collect(conn: Any, link: Link) -> Answer:
             if result.status == _FATAL_ERROR:
                 _note(link, result, pgconn)
         else:
-            return Answer.NONE_YET
+            # An end that came together with data has been announced already, and is not again.
+            return Answer.DEAD if link.peek() == DEAD else Answer.NONE_YET
     except psycopg.Error:
         return Answer.DEAD
     if pgconn.status != _OK or pgconn.transaction_status != _IDLE:
@@ -84,15 +88,22 @@ def last_words(conn: Any, link: Link) -> Cause:
     pgconn = conn.pgconn
     if not link.pinging:
         _divert(pgconn, link)
-    try:
-        # The first read may succeed although the end has been seen: it brings the reason.
-        for _ in range(3):
+    reading = True
+    while reading:
+        # The first read may succeed although the end has been seen: it brings the reason. And
+        # one that fails may have brought it: what has been read is still there to be parsed.
+        try:
             pgconn.consume_input()
-            while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
+        except psycopg.Error:
+            reading = False
+        try:
+            for _ in range(MOST_RESULTS):  # a broken connection invents results without end
+                if pgconn.is_busy() or (result := pgconn.get_result()) is None:
+                    break
                 if result.status == _FATAL_ERROR:
                     _note(link, result, pgconn)
-    except psycopg.Error:
-        pass
+        except psycopg.Error:
+            reading = False
     _finish(pgconn, link)
     return _cause(link, ending)
 

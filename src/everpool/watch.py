@@ -33,6 +33,9 @@ _TCP_INFO_SIZE = 56
 _read_tcp_info = Struct("=B51xI").unpack
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
+# Linux's SO_MEMINFO: the first 32 bits are the bytes that the receive queue occupies.
+_SO_MEMINFO = 55
+
 DEAD = -1.0
 
 
@@ -90,6 +93,22 @@ class Link:
         poll = select.poll()
         poll.register(self.descriptor, getattr(select, "POLLRDHUP", 0))
         return DEAD if poll.poll(0) else 0.0
+
+    def unread(self) -> bool:
+        """Whether something has arrived that nobody has read yet. The GIL is kept.
+
+        A server that ends a connection says why some milliseconds before it hangs up.
+        """
+        if self._tcp:
+            try:
+                info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4)
+            except OSError:
+                pass  # not the Linux we know
+            else:
+                return any(info)
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def ending(self) -> str:
         """How the peer ended the connection: ``"FIN"`` or ``"RST"``."""

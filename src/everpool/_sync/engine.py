@@ -129,6 +129,8 @@ class Engine(Generic[CT]):
     def _order_ping(self, effect: order.Ping) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
+        if link is None:
+            return  # closed meanwhile, by another thread
         with link.mutex:
             if slot.state not in (State.TESTING, State.SUSPECT):
                 return  # closed meanwhile
@@ -172,7 +174,7 @@ class Engine(Generic[CT]):
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
             return Cause("silence")
-        if conn is None or conn.pgconn.transaction_status == UNKNOWN:
+        if conn is None:
             return Cause(link.ending())
         return ping.last_words(conn, link)
 

@@ -37,6 +37,11 @@ LINGER = 5.0
 CANCEL_GRACE = 0.25
 
 
+# An exception thrown at a thread arrives at its next step in Python. So many steps are a sign that
+# it has arrived and was swallowed, in a finalizer say.
+ARRIVAL_STEPS = 20
+
+
 class Waiter:
     """One who waits for a connection. See ``core.queue.Waiter``.
 
@@ -75,11 +80,12 @@ class Job:
     """A call on a worker thread, which can be stopped while it is ``interruptible``."""
 
     def __init__(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.stopping = False
         self._call = call
         self._args = args
         self._gate = threading.Lock()
         self._thread = 0  # the thread to interrupt; 0: not now
-        self.stopping = False
+        self._coming = False  # Stopped has been sent and has not arrived
 
     def run(self) -> None:
         try:
@@ -101,13 +107,16 @@ class Job:
                 self._thread = threading.get_ident()
             try:
                 return call()
+            except Stopped:
+                self._coming = False
+                raise
             finally:
                 with self._gate:
                     self._thread = 0
-                while self.stopping:
-                    sleep(0.001)  # the exception is on its way: it must arrive here
+                while self._coming:
+                    sleep(0.001)  # it must arrive here, not in what follows
         except Stopped:
-            self.stopping = False
+            self._coming = False
             raise
 
     def stop(self) -> None:
@@ -115,6 +124,7 @@ class Job:
             if not self.stopping:
                 self.stopping = True
                 if self._thread:
+                    self._coming = True
                     _raise_in(self._thread)
 
 
@@ -149,12 +159,12 @@ class Crew:
             self._count += 1
             name = f"{self._name}-{self._count}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._jobs.remove(job)
+                raise
             self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._threads.discard(thread)
-            raise
         return job
 
     def dismiss(self) -> list[threading.Thread]:
@@ -207,7 +217,8 @@ class Background:
         """Give the pool a turn at that time at the latest."""
         if when < self._at:
             self._at = when
-            self._watch.ring()
+            if threading.get_ident() != self._thread.ident:
+                self._watch.ring()  # in its own turn the thread is awake
 
     def stop(self) -> list[threading.Thread]:
         """End; return the threads to join."""
