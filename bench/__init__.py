@@ -74,8 +74,10 @@ comparison is fair and the machine quiet enough for the small figures.
     everything imported and warmed up first, and six seconds to come to rest (everpool's connecting
     threads end after five without work).  What Python allocated in between, by tracemalloc, per
     connection, the pool's own fixed part included.  tracemalloc does not see what C
-    libraries allocate, so the private memory of the process (``smaps_rollup``), taken in two
-    more processes without tracemalloc, stands beside it in the details.
+    libraries allocate, so the private memory of the process (``smaps_rollup``), taken in more
+    processes without tracemalloc, stands beside it in the details.  That also counts what the C
+    library's ``malloc`` keeps for each thread that ever connected; ``MALLOC_ARENA_MAX=1`` in the
+    environment shows the difference.
 
 ``size``
     ``with pool.connection(): pass`` on two pools of everpool's, of ten connections and of 1,000,
