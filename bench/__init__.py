@@ -3,7 +3,7 @@
 Run it with ``make bench``, or ``python -m bench``::
 
     python -m bench                      # everything, under four minutes on two cores
-    python -m bench --quick              # fewer rounds, under a minute: for a first look
+    python -m bench --quick              # fewer rounds, about a minute: for a first look
     python -m bench --only burst-threads --only burst-asyncio
     python -m bench --json > figures.json
     python -m bench --dsn postgresql://… # another server than the one it starts itself
