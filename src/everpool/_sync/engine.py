@@ -113,10 +113,11 @@ class Engine(Generic[CT]):
             self._background.alarm(machine.next_wake)
 
     def _order_open(self, effect: order.Open) -> None:
-        slot = effect.slot
+        slot, background = effect.slot, self._background
+        if background is None:  # closed since it was ordered
+            return self._open_failed(slot, "the pool is closed", Trouble.GONE, abandoned=True)
         try:
-            assert self._background is not None
-            self._jobs[slot] = self._background.connect(_connect_job, ref(self), slot)
+            self._jobs[slot] = background.connect(_connect_job, ref(self), slot)
         except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
             with self._mutex:
                 self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
