@@ -43,7 +43,8 @@ comparison is fair and the machine quiet enough for the small figures.
     by psycopg_pool with ``check=ConnectionPool.check_connection``.  Before each round a query
     runs on every connection of a pool of 64 and all rest for 80 ms, more than the 50 ms after
     which everpool looks at the socket and less than the 0.5 s after which it asks the server.
-    Then all 64 are taken, one after the other; that alone is timed.  Best round.
+    Then 64 ``connection()`` blocks are entered, one after the other, and that alone is timed.
+    Best round.
 
 ``contended-asyncio``
     64 tasks on four connections; each takes one, holds it for ``asyncio.sleep(0)``, gives it

@@ -135,7 +135,7 @@ class World:
         self.machine = machine(self.policy, self.now, random.Random(seed + 1).random)
         self.checking = checking
         self.wake_takes = wake_takes
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
         self._ticked_at = self._ticks_there = 0.0  # ticks at one and the same moment
         self._numbers = 0
@@ -162,11 +162,11 @@ class World:
 
     # -- time ---------------------------------------------------------------------------------
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         self._order += 1
         heapq.heappush(self._heap, (max(self.now, when), self._order, action))
 
-    def after(self, delay: float, action: Callable[[], None]) -> None:
+    def after(self, delay: float, action: Callable[[], object]) -> None:
         if delay != inf:
             self._order += 1
             heapq.heappush(self._heap, (self.now + delay, self._order, action))
@@ -360,6 +360,7 @@ class World:
                     self._join(waiter)
                     machine.doubt(slot, waiter, now)
                     break
+            assert now < slot.expires_at, "an expired connection was lent"
             self._lend(caller, slot)
             break
         self.settle()
@@ -372,7 +373,6 @@ class World:
 
     def _lend(self, caller: Caller, slot: Slot) -> None:
         assert slot.state is State.LENT and slot not in self.holders
-        assert self.now < slot.expires_at, "an expired connection was lent"
         caller.conn, slot.conn = slot.conn, None
         assert caller.conn is not None, "a lent slot without its connection"
         slot.waiter = None
@@ -468,7 +468,7 @@ class World:
         caller = self.request(timeout)
 
         def lent() -> None:
-            self.after(seconds, lambda: self.release(caller))
+            self.after(seconds, lambda: caller.state == "holding" and self.release(caller))
 
         if caller.state == "holding":
             lent()
@@ -610,6 +610,7 @@ class World:
         assert queue.live == len(waiting)
         assert all(w.slot is None and w.refusal is None for w in waiting)
         granted = [w for w in self._waiting if w.slot is not None]
+        assert all(w.slot.since < w.slot.expires_at for w in granted), "an expired one granted"
         self._waiting = [w for w in self._waiting if not w.gone]
         assert waiting == self._waiting, "the queue is not in the order of joining"
         if granted and waiting:

@@ -9,7 +9,7 @@ import pytest
 from everpool.core.slot import State
 from everpool.core.verdict import Cause
 
-from .simulation import TERMINATED, Server, started
+from .simulation import TERMINATED, Server, World, started
 
 
 class TestLostPing:
@@ -83,6 +83,21 @@ class TestLostPing:
         world.run(0.01)
         assert {cut.cause.style for cut in world.cuts} <= {"RST"}
         assert world.count(State.SUSPECT) == 0
+
+
+class TestSlowPongs:
+    """A saturated pooler: empty queries wait for a server, connects are answered at once."""
+
+    @pytest.mark.parametrize("takes", [0.3, 0.4, 1.0, 1.8])
+    def test_pings_that_take_longer_than_their_limit_end_in_no_circle_of_reconnects(self, takes):
+        world = World(min_size=4, max_size=8, server=Server(connect_takes=0.001, ping_takes=takes))
+        world.run(5.0)
+        opened = len(world.opens)
+        for _ in range(600):
+            world.hold(0.1, timeout=5.0)
+            world.run(1.0)
+        assert len(world.opens) - opened < 30
+        assert all(c.state == "done" for c in world.callers[:-5])
 
 
 class TestTwentySilent:

@@ -111,9 +111,16 @@ class AsyncLease(Generic[ACT]):
         return None
 
     async def _enter(self) -> ACT:
-        """The pool has something of its own in the way: a check, a subclass's getconn."""
-        conn: Any = await self._pool.getconn(self._timeout)
+        """The pool has something of its own in the way: a check, somebody's own getconn."""
+        pool = self._pool
+        conn: Any = await pool.getconn(self._timeout)
         self._entered(conn, conn._slot)
+        if pool._own_enter:
+            try:
+                await conn.__aenter__()
+            except BaseException:
+                await pool.putconn(conn)
+                raise
         return conn  # type: ignore[no-any-return]
 
     async def _enter_later(self, slot: Slot | None, conn: Any, now: float) -> ACT:

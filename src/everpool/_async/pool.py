@@ -209,18 +209,19 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
 
     def _read_fast_paths(self) -> None:
         """Find out what may be skipped when a connection is lent and returned."""
-        cls = type(self)
-        stock = AsyncConnectionPool
-        own_doors = cls.getconn is not stock.getconn or cls.putconn is not stock.putconn
-        connection: Any = get_origin(self.connection_class) or self.connection_class
-        own_exit = (
-            connection.__aexit__ is not AsyncConnection.__aexit__
-            or connection.commit is not AsyncConnection.commit
-            or connection.rollback is not AsyncConnection.rollback
+        stock, connection = AsyncConnectionPool, AsyncConnection
+        chosen: Any = get_origin(self.connection_class) or self.connection_class
+        doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
+        doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+        self._own_enter = chosen.__aenter__ is not connection.__aenter__
+        plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
+            connection.__aexit__,
+            connection.commit,
+            connection.rollback,
         )
-        open_ = not self._closed and not self._open_implicit
-        self._direct = open_ and not own_doors and self._check is None
-        self._plain = not own_doors and not own_exit and self._reset is None
+        in_use = not self._closed and not self._open_implicit
+        self._direct = in_use and doors and self._check is None and not self._own_enter
+        self._plain = doors and plain_exit and self._reset is None
         self._peek_after = self._policy.peek_after
 
     # -- opening and closing ------------------------------------------------------------------

@@ -95,9 +95,16 @@ class Lease(Generic[CT]):
         return None
 
     def _enter(self) -> CT:
-        """The pool has something of its own in the way: a check, a subclass's getconn."""
-        conn: Any = self._pool.getconn(self._timeout)
+        """The pool has something of its own in the way: a check, somebody's own getconn."""
+        pool = self._pool
+        conn: Any = pool.getconn(self._timeout)
         self._entered(conn, conn._slot)
+        if pool._own_enter:
+            try:
+                conn.__enter__()
+            except BaseException:
+                pool.putconn(conn)
+                raise
         return conn  # type: ignore[no-any-return]
 
     def _enter_later(self, slot: Slot | None, conn: Any, now: float) -> CT:

@@ -64,7 +64,7 @@ def _rested_since(slot: Slot) -> float:
 class Machine:
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         self.policy = policy
-        self.slots: set[Slot] = set()
+        self.slots: dict[Slot, None] = {}  # the table: a set that keeps its order
         self.idle: list[Slot] = []  # oldest rest first; lent from the end
         self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
         self.counted = 0  # slots that max_size limits
@@ -234,7 +234,7 @@ class Machine:
         trouble, down_since = self.connector.trouble, self.connector.down_since
         self.connector.succeeded(took)
         self.connecting += took
-        self.roundtrip.sample(took / 4)  # a connect is about four round trips
+        self.roundtrip.seed(took / 4)  # a connect is about four round trips
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
         slot.why = ""
         slot.generation = self.generation
@@ -245,7 +245,10 @@ class Machine:
         if trouble is not None:
             self._failed_until = inf
             self._tell(Recovered(now - down_since))
+        waited = self.waited
         self._settle(slot, now)
+        if not self.policy.pooled:  # who waits for a connection of his own does not queue
+            self.waited = max(waited, self.waited - took)
         self._proven(started, now)
         self._renewed(now)
         self._refill(now)
@@ -365,9 +368,10 @@ class Machine:
             slot.expires_at -= seconds
             if slot.state is State.OPENING:
                 slot.since = now
-            elif slot.state in (State.TESTING, State.SUSPECT):
-                slot.sent_at = now
-                slot.given_up_at = now + SUSPECT_CEILING
+            elif slot.state is State.TESTING:
+                slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
+            elif slot.state is State.SUSPECT:
+                slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
         self.drained_at -= seconds
         self._retire_at = self._ping_at = now
         self._tell(Slept(seconds))
@@ -451,7 +455,7 @@ class Machine:
         The shell repeats an interrupted ``discard``, and calls ``abandon`` for a waiter whose
         ``acquire`` or ``doubt`` was interrupted, before it calls this.
         """
-        self.slots = {slot for slot in self.slots if slot.state is not State.GONE}
+        self.slots = {slot: None for slot in self.slots if slot.state is not State.GONE}
         self.queue.rebuild()
         self.hopes = [hope for hope in self.hopes if not hope[1].gone]
         self.effects = [effect for effect in self.effects if self._confirmed(effect)]
@@ -518,7 +522,7 @@ class Machine:
         self.tally[new] += 1
         self.counted += COUNTED[new] - COUNTED[old]
         if new is State.GONE:
-            self.slots.discard(slot)
+            self.slots.pop(slot, None)
 
     def _tell(self, happening: Cut | OpenFailed | Opened | Recovered | Retired | Slept) -> None:
         self.effects.append(Tell(happening))
@@ -596,7 +600,8 @@ class Machine:
     def _ping(self, slot: Slot, now: float) -> None:
         """The caller has taken it out of ``idle``."""
         slot.sent_at = now
-        self._wake_at(now + self.roundtrip.limit)
+        slot.given_up_at = now + self.roundtrip.limit
+        self._wake_at(slot.given_up_at)
         self.effects.append(Ping(slot))
         self._fire(slot, Event.PING)
 
@@ -679,7 +684,7 @@ class Machine:
         self._numbers += 1
         slot = Slot(self._numbers, now, self.generation)
         self.effects.append(Open(slot))
-        self.slots.add(slot)
+        self.slots[slot] = None
         self.tally[State.OPENING] += 1
         self.counted += 1
         self.connects += 1
@@ -706,7 +711,7 @@ class Machine:
     def _give_up_soon(self, slot: Slot, now: float) -> None:
         """Set when to give up a suspect: sooner if its silence is proven."""
         if slot.sent_at <= self._answered:
-            proven = max(now, self._answered_at + self.roundtrip.limit)
+            proven = max(now, self._answered_at + self.roundtrip.usual)
             slot.given_up_at = min(slot.given_up_at, proven)
         self._wake_at(slot.given_up_at)
 
@@ -767,22 +772,22 @@ class Machine:
                     self.effects.append(Abandon(slot))
 
     def _watch_pings(self, now: float) -> None:
-        limit = self.roundtrip.limit
         if self.tally[State.TESTING]:
             lost = False
             for slot in list(self.slots):
                 if slot.state is State.TESTING:
-                    if now >= slot.sent_at + limit:
+                    if now >= slot.given_up_at:
                         slot.given_up_at = slot.sent_at + SUSPECT_CEILING
                         self._give_up_soon(slot, now)
                         self._fire(slot, Event.OVERDUE)
                         lost = True
                     else:
-                        self._wake_at(slot.sent_at + limit)
+                        self._wake_at(slot.given_up_at)
             if lost:
                 self.connector.wounded()
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
+                self.roundtrip.lost()
         if self.tally[State.SUSPECT]:
             for slot in list(self.slots):
                 if slot.state is State.SUSPECT:

@@ -159,7 +159,7 @@ class Slot:
         self.checked_at = now  # when it was last peeked at
         self.keepalive = 0.0  # its own jittered interval
         self.sent_at = 0.0  # when the ping in flight was sent
-        self.given_up_at = 0.0  # SUSPECT: when its silence is taken for its death
+        self.given_up_at = 0.0  # TESTING: when it becomes suspect; SUSPECT: when given up
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed

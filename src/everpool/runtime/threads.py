@@ -80,12 +80,12 @@ class Job:
     """A call on a worker thread, which can be stopped while it is ``interruptible``."""
 
     def __init__(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.stopping = False
         self._call = call
         self._args = args
         self._gate = threading.Lock()
         self._thread = 0  # the thread to interrupt; 0: not now
-        self._thrown = False  # an exception is on its way to it
-        self.stopping = False
+        self._coming = False  # Stopped has been sent and has not arrived
 
     def run(self) -> None:
         try:
@@ -108,18 +108,15 @@ class Job:
             try:
                 return call()
             except Stopped:
-                self._thrown = False
+                self._coming = False
                 raise
             finally:
                 with self._gate:
                     self._thread = 0
-                # An exception that is still on its way must arrive here, not in what follows.
-                for _ in range(ARRIVAL_STEPS):
-                    if not self._thrown:
-                        break
-                    sleep(0.001)
+                while self._coming:
+                    sleep(0.001)  # it must arrive here, not in what follows
         except Stopped:
-            self._thrown = False
+            self._coming = False
             raise
 
     def stop(self) -> None:
@@ -127,7 +124,7 @@ class Job:
             if not self.stopping:
                 self.stopping = True
                 if self._thread:
-                    self._thrown = True
+                    self._coming = True
                     _raise_in(self._thread)
 
 
@@ -162,12 +159,12 @@ class Crew:
             self._count += 1
             name = f"{self._name}-{self._count}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._jobs.remove(job)
+                raise
             self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._threads.discard(thread)
-            raise
         return job
 
     def dismiss(self) -> list[threading.Thread]:
@@ -220,7 +217,8 @@ class Background:
         """Give the pool a turn at that time at the latest."""
         if when < self._at:
             self._at = when
-            self._watch.ring()
+            if threading.get_ident() != self._thread.ident:
+                self._watch.ring()  # in its own turn the thread is awake
 
     def stop(self) -> list[threading.Thread]:
         """End; return the threads to join."""
