@@ -18,6 +18,7 @@ from .core.verdict import Cause
 from .watch import DEAD, Link
 
 _OK = ConnStatus.OK
+_EMPTY_QUERY = ExecStatus.EMPTY_QUERY
 _FATAL_ERROR = ExecStatus.FATAL_ERROR
 _IDLE = TransactionStatus.IDLE
 
@@ -40,6 +41,9 @@ def send(conn: Any, link: Link) -> bool:
     _divert(pgconn, link)
     link.pinging = True
     try:
+        # What came unasked is read first: after the query it would be taken for the answer.
+        pgconn.consume_input()
+        pgconn.is_busy()
         pgconn.send_query(b"")
         pgconn.flush()
         link.listen(True)
@@ -57,6 +61,7 @@ def collect(conn: Any, link: Link) -> Answer:
             result = pgconn.get_result()
             if result is None:
                 break
+            link.answered |= result.status == _EMPTY_QUERY
             if result.status == _FATAL_ERROR:
                 _note(link, result, pgconn)
         else:
@@ -64,7 +69,8 @@ def collect(conn: Any, link: Link) -> Answer:
             return Answer.DEAD if link.peek() == DEAD else Answer.NONE_YET
     except psycopg.Error:
         return Answer.DEAD
-    if pgconn.status != _OK or pgconn.transaction_status != _IDLE:
+    # Any other answer was not ours, and ours would be taken for that of the next borrower.
+    if not link.answered or pgconn.status != _OK or pgconn.transaction_status != _IDLE:
         return Answer.DEAD
     while (notify := pgconn.notifies()) is not None:
         link.news.append(notify)
@@ -88,7 +94,7 @@ def last_words(conn: Any, link: Link) -> Cause:
     pgconn = conn.pgconn
     if not link.pinging:
         _divert(pgconn, link)
-    reading = True
+    reading = ending != "error"  # a peer that has not hung up might talk for ever
     while reading:
         # The first read may succeed although the end has been seen: it brings the reason. And
         # one that fails may have brought it: what has been read is still there to be parsed.
@@ -118,6 +124,7 @@ def _divert(pgconn: Any, link: Link) -> None:
     """Let notices come to us: the user's handlers must not run in the pool's background."""
     link.saved_handler = pgconn.notice_handler
     link.verdicts.clear()
+    link.answered = False
     pgconn.notice_handler = lambda result: _note(link, result, pgconn)
 
 

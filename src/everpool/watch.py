@@ -58,6 +58,7 @@ class Link:
         "_tcp",
         "_watch",
         "anchor",
+        "answered",
         "descriptor",
         "mutex",
         "news",
@@ -75,6 +76,7 @@ class Link:
         self.slot = ref(slot)
         self.mutex = Lock()
         self.pinging = False
+        self.answered = False  # the answer to the ping has come, if not its end
         self.news: list[object] = []  # notifications read by pings, for the next borrower
         self.anchor: object = None  # tells when a borrower has dropped the connection
         self.saved_handler: object = None
@@ -111,12 +113,12 @@ class Link:
         return bool(poll.poll(0))
 
     def ending(self) -> str:
-        """How the peer ended the connection: ``"FIN"`` or ``"RST"``."""
+        """How the peer ended the connection: ``"FIN"`` or ``"RST"``; ``"error"`` if it did not."""
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         except (OSError, AttributeError):
             return "FIN"  # not TCP, or not Linux: an end without words
-        return "FIN" if info[0] == _CLOSE_WAIT else "RST"
+        return {_CLOSE_WAIT: "FIN", _ESTABLISHED: "error"}.get(info[0], "RST")
 
     def listen(self, on: bool) -> None:
         """Report data too (``on``), as for a socket under ping, or hang-ups only.

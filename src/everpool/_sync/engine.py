@@ -113,10 +113,11 @@ class Engine(Generic[CT]):
             self._background.alarm(machine.next_wake)
 
     def _order_open(self, effect: order.Open) -> None:
-        slot = effect.slot
+        slot, background = effect.slot, self._background
         try:
-            assert self._background is not None
-            self._jobs[slot] = self._background.connect(_connect_job, ref(self), slot)
+            if background is None:
+                raise RuntimeError("the pool was closed")
+            self._jobs[slot] = background.connect(_connect_job, ref(self), slot)
         except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
             with self._mutex:
                 self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
@@ -156,11 +157,12 @@ class Engine(Generic[CT]):
         dead = slot.state is State.DEAD
         with link.mutex:
             link.anchor = None
+            pinging = link.pinging
             if dead:
                 cause = slot.cause or self._last_words(slot, conn, link)
-            if link.pinging:
+            if pinging:
                 ping.give_up(conn, link)
-                conn.lock.release()
+                conn.lock.release()  # a caller who still uses it waits for this
             if dead or slot.why == "silent, place needed":
                 link.abort()
             link.close()

@@ -768,8 +768,11 @@ class Machine:
         self._wake_at(self._failed_until)
 
     def _sound(self) -> int:
-        """Connections that are there and not under test, at rest or in use."""
-        return self._present() - self.tally[State.TESTING]
+        """Connections that are there and not in doubt: a keepalive under way is no doubt."""
+        doubted = sum(
+            s.state is State.TESTING and s.generation != self.generation for s in self.slots
+        )
+        return self._present() - doubted
 
     def _hope(self, condition: Callable[[], bool], waiter: Waiter) -> None:
         self.hopes.append((condition, waiter))

@@ -10,6 +10,8 @@ from typing import Any
 
 import psycopg
 
+from everpool.lab import Drop, FaultProxy, Message, Rule
+from everpool.lab.frames import Frame
 from tests.support.aio import scalar
 
 
@@ -66,3 +68,24 @@ async def best_of(measure: Callable[[], Awaitable[float]], most: float, times: i
             break
         least = min(least, await measure())
     return least
+
+
+class Pings:
+    """Counts the empty queries that go through a proxy on each of its present connections."""
+
+    def __init__(self, proxy: FaultProxy) -> None:
+        self.counts: Counter[int] = Counter()
+        self._rules = [self._watch(proxy, link.number) for link in proxy.links()]
+
+    def _watch(self, proxy: FaultProxy, number: int) -> Rule:
+        def count(frame: Frame) -> bool:
+            self.counts[number] += frame.body == b"\0"
+            return False
+
+        return proxy.on(Message("client", "Query", where=count), Drop(), link=number, times=None)
+
+    def reset(self) -> None:
+        self.counts.clear()
+
+
+PING = Message("client", "Query", where=lambda frame: frame.body == b"\0")

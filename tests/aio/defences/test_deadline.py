@@ -223,7 +223,7 @@ async def test_a_query_over_silence_that_is_cancelled_ends_soon_and_its_connecti
             with pytest.raises(KeyboardInterrupt):
                 with pool.connection() as conn:
                     hang(conn)
-            figure("interrupted query over silence, s", monotonic() - pressed[0], 0.4)
+            figure("interrupted query over silence, s", monotonic() - pressed[0], 0.6)
             proxy.heal()
             eventually(lambda: is_whole(pool, 2))
             assert conn.closed
