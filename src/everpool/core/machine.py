@@ -163,6 +163,7 @@ class Machine:
             if slot.state is LENT:
                 self._fire(slot, Event.GIVE)
                 self._settle(slot, now)
+                self._refill(now)
             else:
                 self.discard(slot, now)
 
@@ -193,6 +194,7 @@ class Machine:
         self._fire(slot, Event.GIVE)
         slot.heard_at = slot.checked_at = slot.since = now
         self._settle(slot, now)
+        self._refill(now)
 
     def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
         """The owner is done with a connection that must not be lent again.
@@ -307,7 +309,7 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
-        if self.fullness:
+        if self.queue.live or self.fullness:
             self._refill(now)
 
     # -- time ---------------------------------------------------------------------------------
