@@ -432,7 +432,10 @@ class Machine:
         self.slots = {slot: None for slot in self.slots if slot.state is not State.GONE}
         self.queue.rebuild()
         self.fullness = [waiter for waiter in self.fullness if not waiter.gone]
-        self.effects = [effect for effect in self.effects if self._confirmed(effect)]
+        noted, self.effects = self.effects, []
+        for effect in noted:
+            if self._confirmed(effect) and effect not in self.effects:
+                self.effects.append(effect)
         for slot in self.slots:
             if slot.waiter is not None and slot.waiter.slot is not slot:
                 slot.waiter = None
