@@ -200,3 +200,5 @@ class Cut:
     age: float
     in_hand: bool
     """A request was unanswered, or a transaction was open."""
+    backend_pid: int = 0
+    """Process id of the server's backend; 0 before the login is through. Clients know it too."""

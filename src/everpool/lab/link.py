@@ -122,7 +122,8 @@ class Link:
         self.to_client.deaf = self.to_server.deaf = False
         self._act_out(style)
         at, idle, age = time.monotonic(), now - self.last_bytes, now - self.opened
-        self._host.record(Cut(self.number, at, style, reason, idle, age, in_hand))
+        pid = self.dialogue.backend_pid
+        self._host.record(Cut(self.number, at, style, reason, idle, age, in_hand, pid))
         self._host.changed(self)
         return True
 
