@@ -190,7 +190,8 @@ Action = CutBefore | CutAfter | Hold | Drop | Answer
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One cut that happened. Times are seconds; *at* is on the clock of :func:`time.monotonic`."""
+    """One cut that happened. Times are seconds; *at* is on the clock of :func:`time.monotonic` and not
+    later than the first sign of the cut."""
 
     link: int
     at: float
