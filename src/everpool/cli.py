@@ -27,9 +27,10 @@ def main() -> None:
     try:
         _group()(prog_name="everpool")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
             raise
-        needed = f'{error.name} is not installed, and needed here: pip install "everpool[demo]"'
+        needed = f'{package} is not installed, and needed here: pip install "everpool[demo]"'
         print(f"Error: {needed}", file=sys.stderr)
         sys.exit(2)
 

@@ -8,11 +8,11 @@ and everpool as it comes. Then the answers are counted. Nothing is staged: other
 numbers.
 
 What is fair about it, and what is not: all three have the same sizes and the same timeout, and
-defaults otherwise. A request that was under way when its connection was cut is counted apart, since
-no pool could have helped it. The pools' own timers are not compressed. With a
-``max_lifetime`` of an hour, psycopg_pool would in real time replace some of the connections before
-they are old, and with a ``keepalive`` of 45 seconds, everpool would keep most of them from falling
-quiet. Neither gets this help here.
+defaults otherwise. A request whose connection was cut after it was lent, or within the ten
+milliseconds before, is counted apart: no pool could have known. The pools' own timers are not
+compressed. With a ``max_lifetime`` of an hour, psycopg_pool would in real time replace some of the
+connections before they are old, and with a ``keepalive`` of 45 seconds, everpool would keep most of
+them from falling quiet. Neither gets this help here.
 
 ``everpool demo --json`` prints one object; times are seconds::
 
@@ -20,7 +20,7 @@ quiet. Neither gets this help here.
       "seconds": 28.0,                 how long requests came
       "took": 28.1,                    and how long it was until all were answered or given up
       "seed": 1,                       what the requests were made from
-      "silent": false,                 whether cuts are not even signalled (--silent)
+      "silent": false,                 whether the idle cut gives no sign (--silent)
       "versions": {"everpool": …, "psycopg": …, "psycopg_pool": …, "postgresql": …, "python": …},
       "proxy": {"idle_cut": 3.0, "age_cut": 6.0},
       "settings": {"min_size": 4, "max_size": 10, "timeout": 10.0, "workers": 8},
@@ -29,7 +29,7 @@ quiet. Neither gets this help here.
           "requests": 168,             the sum of the next four
           "answered": 149,
           "failed": 19,
-          "cut_in_hand": 0,            failed because of a cut while the program held the connection
+          "cut_in_hand": 0,            failed because of a cut that no pool could know of
           "unfinished": 0,             still without an answer at the end
           "longest_unfinished": 0.0,   for how long
           "typical": 0.012,            half of the requests took no longer (p50), …

@@ -28,7 +28,7 @@ _INTERRUPTED = 130
     help="How long requests come.",
 )
 @click.option("--seed", default=1, show_default=True, help="What the requests are made from.")
-@click.option("--silent", is_flag=True, help="Cut without a sign, as a forgetful router does.")
+@click.option("--silent", is_flag=True, help="Cut what is quiet without a sign, as routers do.")
 @click.option("--json", "as_data", is_flag=True, help="Print the numbers as JSON, nothing else.")
 @click.option(
     "--svg",

@@ -26,6 +26,10 @@ WORKERS = 8
 # do all the work.
 _QUERY = "select pg_sleep(0.01)"
 
+# Seconds. The news of a cut takes that long to be everywhere: on its way through the sockets, and
+# until the threads that wait for it have had their turn.
+_NEWS = 0.010
+
 Outcome = Literal["ok", "failed", "in hand", "pending"]
 
 
@@ -49,9 +53,9 @@ class Request:
             return "ok"
         lent_at = self.lent_at
         if lent_at is not None and any(
-            cut.backend_pid == self.backend_pid and cut.at >= lent_at for cut in cuts
+            cut.backend_pid == self.backend_pid and cut.at >= lent_at - _NEWS for cut in cuts
         ):
-            return "in hand"  # the connection was well when it was lent
+            return "in hand"  # no pool could know when it lent the connection
         return "failed"
 
 
@@ -87,7 +91,7 @@ class Lane:
 
     def __init__(self, contestant: Contestant, server: PostgresServer, *, silent: bool) -> None:
         self.contestant = contestant
-        self._style = SILENCE if silent else FIN
+        self._silent = silent
         self._requests: list[Request] = []
         self._start = 0.0
         self._proxy = FaultProxy(server.host, server.port)
@@ -101,8 +105,8 @@ class Lane:
     def open(self) -> None:
         """Open the pool and wait until it has its connections."""
         self._exit.enter_context(self._proxy)
-        self._proxy.idle_cut(IDLE_CUT, self._style)
-        self._proxy.age_cut(AGE_CUT, self._style, between_requests=True)
+        self._proxy.idle_cut(IDLE_CUT, SILENCE if self._silent else FIN)
+        self._proxy.age_cut(AGE_CUT, FIN, between_requests=True)
         self._pool = self.contestant.make(self._proxy.via(self._dsn))
         self._exit.callback(self._pool.close, timeout=2.0)
         self._pool.open(wait=True, timeout=20.0)

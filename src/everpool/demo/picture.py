@@ -23,7 +23,7 @@ _FRAME = """\
 <title>everpool demo</title>
 <style>
 .{unique_id}-matrix {{
-  font-family: ui-monospace, "DejaVu Sans Mono", "Liberation Mono", Menlo, Consolas, monospace;
+  font-family: "DejaVu Sans Mono", Menlo, Consolas, "Liberation Mono", monospace;
   font-size: {char_height}px;
   line-height: {line_height}px;
 }}

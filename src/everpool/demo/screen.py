@@ -100,7 +100,6 @@ def ending(moment: Moment, console: Console) -> RenderableType:
     return _readable(
         strips(moment, console),
         _table(views),
-        Text(),
         *_errors(views),
         *notes,
         Text(words.RESERVATION, DIM),
@@ -135,8 +134,6 @@ def _failures(views: tuple[View, ...] | list[View]) -> list[str]:
 
 def _table(views: tuple[View, ...]) -> Table:
     rows = [count(view) for view in views]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold", show_edge=False)
-    table.add_column("")
     columns: list[tuple[str, list[Text]]] = [
         ("requests", [Text(str(row.requests)) for row in rows]),
         ("failed", [_flagged(row.failed) for row in rows]),
@@ -147,11 +144,14 @@ def _table(views: tuple[View, ...]) -> Table:
         columns.append(("cut\nin use", [Text(str(row.cut_in_hand)) for row in rows]))
     columns += [
         ("typical", [_time(row.typical) for row in rows]),
-        ("99 of 100", [_time(row.p99) for row in rows]),
+        ("99 of\n100", [_time(row.p99) for row in rows]),
         ("slowest", [_time(row.slowest) for row in rows]),
         ("cuts:\nquiet", [Text(str(row.cut["idle"])) for row in rows]),
         ("\nold", [Text(str(row.cut["age"])) for row in rows]),
     ]
+    gap = 2 if len(columns) < 8 else 0  # all of it fits into 80 columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True, vertical="bottom")
     for index, view in enumerate(views):

@@ -27,12 +27,20 @@ _CAUSES = {
 
 def introduction(plan: Plan) -> list[str]:
     """What is about to be seen, in paragraphs."""
-    manner = "and gives no sign of it" if plan.silent else "and does not say why"
+    if plan.silent:
+        cuts = (
+            f"A proxy forgets every connection that is quiet for {IDLE_CUT:g} s, without a sign,"
+            f" and closes those {AGE_CUT:g} s old"
+        )
+    else:
+        cuts = (
+            f"A proxy closes every connection that is quiet for {IDLE_CUT:g} s, or {AGE_CUT:g} s"
+            " old, and does not say why"
+        )
     return [
         "A connection pool keeps connections open. In a cloud, something on the way cuts them:"
         " Alibaba's database proxy, for one, after about six hours, as its users report.",
-        f"Here hours are seconds. A proxy cuts every connection that is quiet for {IDLE_CUT:g} s,"
-        f" or {AGE_CUT:g} s old, {manner}; never in the middle of a request. Three pools get the"
+        f"Here hours are seconds. {cuts}; never in the middle of a request. Three pools get the"
         " same requests: psycopg_pool, psycopg_pool with its check= option, and everpool. Each has"
         f" {MIN_SIZE} to {MAX_SIZE} connections; the rest is left at its defaults.",
     ]
