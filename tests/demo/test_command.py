@@ -139,6 +139,7 @@ def test_people_get_words_that_fit_into_their_window(
     assert "\x1b" not in out
     told = "failed so far", "OperationalError: "  # lines for a log, which may be long
     assert max(len(line) for line in out.splitlines() if told[1] not in line) <= 80
+    assert re.search(r"^everpool {6}.* 0 failed$", out, re.M)  # the end of a timeline
     assert told[0] in out
     assert told[1] in out
     assert "from everpool import ConnectionPool" in " ".join(out.split())
