@@ -110,6 +110,7 @@ class Server:
     refused: bool = False
     silent: bool = False
     late_answers: bool = True  # what hung during a silence is answered after it
+    late_spread: float = 0.0  # within so many seconds
     rejecting: str | None = None  # the text it rejects logins with
     room: float = inf  # how many connections the server admits
     abandon_takes: float | None = 0.0  # None: attempts cannot be stopped
@@ -189,6 +190,11 @@ class World:
                 if due > end:
                     break
                 self.now = max(self.now, due)
+                if due == self._ticked_at:
+                    self._ticks_there += 1
+                    assert self._ticks_there < 20, f"ticks without end at {self.now}"
+                else:
+                    self._ticked_at, self._ticks_there = due, 1
                 self.tick()
         self.now = end
 
@@ -203,11 +209,6 @@ class World:
 
     def tick(self) -> None:
         self.ticks += 1
-        if self.now == self._ticked_at:
-            self._ticks_there += 1
-            assert self._ticks_there < 20, f"ticks without end at {self.now}"
-        else:
-            self._ticked_at, self._ticks_there = self.now, 1
         self.machine.tick(self.now)
         if self.checking:
             for waiter in self.machine.queue.waiting():
@@ -530,7 +531,7 @@ class World:
                 self.after(server.connect_takes, lambda slot=slot: self._attempt_ends(slot))
             for slot in list(self.pings):
                 self.after(
-                    server.ping_takes,
+                    server.ping_takes + server.late_spread * self.random.random(),
                     lambda slot=slot, conn=self.conns[slot]: self._answer_ping(slot, conn),
                 )
 

@@ -153,14 +153,42 @@ class TestLifetime:
         assert slot.state is State.GONE
 
     def test_no_expired_one_is_lent(self):
-        world = started(min_size=4, max_size=4, max_lifetime=30.0)
-        world.machine.next_wake = inf  # no tick comes to retire them
-        world.now += 31.0
-        world.machine.next_wake = world.now + 1.0
-        caller = world.request()
+        world = started(min_size=2, max_size=2, max_lifetime=30.0)
+        machine = world.machine
+        first, second = machine.idle
+        now = first.expires_at = second.expires_at + 1.0
+        assert machine.take(now - 0.001) is first
+        assert second.state is State.CLOSING
+        machine.give(first, now - 0.001)
+        assert machine.take(now) is None
+        assert first.state is State.CLOSING
+
+    def test_nor_given_to_who_waits_nor_kept(self):
+        world = started(min_size=2, max_size=2, max_lifetime=30.0)
+        a, b = world.borrow(2)
+        waiting = world.request()
+        end = a.slot.expires_at = b.slot.expires_at = world.now + 5.0
+        world.run_until(end)
+        slots = [a.slot, b.slot]
+        world.release(a)
+        world.release(b)
+        assert [slot.state for slot in slots] == [State.CLOSING] * 2
+        assert waiting.state == "waiting"
         world.run(0.1)
-        assert caller.state == "holding"
-        assert world.now - caller.slot.opened_at < 1.0
+        assert waiting.state == "holding"
+
+    def test_those_that_must_go_at_the_same_moment_go_one_by_one_before_it(self):
+        world = started(min_size=8, max_size=8, max_lifetime=600.0)
+        old = set(world.machine.slots)
+        for slot in old:
+            slot.expires_at = world.now + 100.0
+        world.machine.reconcile()
+        least = 8
+        for _ in range(995):
+            world.run(0.1)
+            least = min(least, world.count(State.IDLE, State.TESTING))
+        assert least >= 7
+        assert not old & set(world.machine.slots)
 
 
 class TestShrinking:

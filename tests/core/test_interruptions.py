@@ -25,10 +25,6 @@ from .simulation import TERMINATED, World
 FILES = {machine_module.__file__, queue_module.__file__}
 
 
-# Each line is met many times over; every so many-th interruption suffices.
-STRIDE = 17
-
-
 class Interrupted(BaseException):
     pass
 
@@ -37,7 +33,7 @@ class Interrupter:
     """Raises once, at the n-th line of the core."""
 
     def __init__(self, at: int) -> None:
-        self.lines = 0
+        self.met: list[str] = []  # the lines executed, in order
         self.at = at
         self.where = ""
 
@@ -46,9 +42,9 @@ class Interrupter:
 
     def line(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "line":
-            self.lines += 1
-            if self.lines == self.at:
-                self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
+            self.met.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            if len(self.met) == self.at:
+                self.where = self.met[-1]
                 raise Interrupted
         return self.line
 
@@ -201,19 +197,23 @@ def test_the_half_minute_ends_well_uninterrupted():
     is_whole(busy_half_minute(Interrupter(-1)))
 
 
+def moments(met: list[str]) -> list[int]:
+    """When to interrupt: each line the first, the last and a middle time it is executed."""
+    when: dict[str, list[int]] = {}
+    for number, line in enumerate(met, 1):
+        when.setdefault(line, []).append(number)
+    return sorted({n for ns in when.values() for n in (ns[0], ns[len(ns) // 2], ns[-1])})
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_an_interruption_at_any_line_loses_nothing(part):
-    lines = Interrupter(-1)
-    busy_half_minute(lines)
-    assert lines.lines > 2000
-    met = set()
-    for at in range(1 + part * STRIDE, lines.lines, 4 * STRIDE):
+    uninterrupted = Interrupter(-1)
+    busy_half_minute(uninterrupted)
+    assert len(set(uninterrupted.met)) > 250
+    for at in moments(uninterrupted.met)[part::4]:
         interrupter = Interrupter(at)
         try:
-            world = busy_half_minute(interrupter)
-            is_whole(world)
+            is_whole(busy_half_minute(interrupter))
         except BaseException as error:
             error.add_note(f"interrupted at line {at} of the run: {interrupter.where}")
             raise
-        met.add(interrupter.where)
-    assert len(met) > 50

@@ -224,6 +224,15 @@ class TestSlept:
         assert caller.state == "holding"
         assert caller.conn in world.alive
 
+    def test_silences_grow_by_it(self):
+        world = started(min_size=1, max_size=1, keepalive=inf)
+        world.slept(0.0)
+        world.run(10.0)
+        slot = world.machine.idle[0]
+        before = slot.heard_at
+        world.slept(300.0)
+        assert slot.heard_at == before - 300.0 == slot.checked_at
+
     def test_ages_grow_by_it(self):
         world = started(min_size=4, max_size=4, max_lifetime=3600.0)
         world.slept(3600.0)

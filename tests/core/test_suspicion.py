@@ -16,13 +16,13 @@ class TestLostPing:
     def test_a_stall_shorter_than_the_ceiling_kills_nothing(self):
         world = started(min_size=10, max_size=10)
         conns = set(world.alive)
-        world.server.silent = True
+        world.server.silent, world.server.late_spread = True, 0.2
         caller = world.request()
         world.run(6.0)
         assert caller.state == "waiting"
         assert world.count(State.SUSPECT) >= 8
         world.heal()
-        world.run(0.1)
+        world.run(0.5)
         assert caller.state == "holding"
         assert len(set(world.alive) & conns) >= 8
 
@@ -178,6 +178,13 @@ class TestGenerations:
         assert slot.state is State.TESTING
         world.run(0.1)
         assert slot.generation == world.machine.generation
+
+    def test_a_refused_reconnect_has_the_others_tested(self):
+        world = started(min_size=4, max_size=4, keepalive=inf)
+        world.server.refused = True
+        world.cut(world.alive[:1])
+        world.run(1.0)
+        assert len(world.pinged) == 3
 
     def test_the_idle_ones_are_tested_in_parallel(self):
         world = started(min_size=20, max_size=20)
