@@ -211,6 +211,7 @@ class Machine:
             if slot.state is LENT:
                 self._fire(slot, Event.GIVE)
                 self._settle(slot, now)
+                self._refill(now)
             else:
                 self.discard(slot, now)
 
@@ -245,6 +246,7 @@ class Machine:
         self._fire(slot, Event.GIVE)
         slot.heard_at = slot.checked_at = slot.since = now
         self._settle(slot, now)
+        self._refill(now)
 
     def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
         """The owner is done with a connection that must not be lent again.
@@ -365,7 +367,7 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
-        if self.hopes:
+        if self.queue.live or self.hopes:
             self._refill(now)
 
     # -- time ---------------------------------------------------------------------------------
@@ -500,7 +502,10 @@ class Machine:
         self.slots = {slot: None for slot in self.slots if slot.state is not State.GONE}
         self.queue.rebuild()
         self.hopes = [hope for hope in self.hopes if not hope[1].gone]
-        self.effects = [effect for effect in self.effects if self._confirmed(effect)]
+        noted, self.effects = self.effects, []
+        for effect in noted:
+            if self._confirmed(effect) and effect not in self.effects:
+                self.effects.append(effect)
         for slot in self.slots:
             if slot.waiter is not None and slot.waiter.slot is not slot:
                 slot.waiter = None

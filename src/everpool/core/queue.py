@@ -59,10 +59,7 @@ class Queue:
 
     def first(self) -> Waiter:
         """Who is to be served next. Only when ``live`` is not zero."""
-        waiters = self._waiters
-        while waiters[0].gone:
-            waiters.popleft()
-        return waiters[0]
+        return self._waiters[0]  # ``leave`` keeps no mark in front
 
     def leave(self, waiter: Waiter) -> bool:
         """Stop waiting, served or not; False if the waiter had left already."""
@@ -70,10 +67,12 @@ class Queue:
             return False
         waiter.gone = True
         self.live -= 1
-        if not self.live:
-            self._waiters.clear()
+        waiters = self._waiters
+        while waiters and waiters[0].gone:
+            waiters.popleft()
+        if not waiters:
             self.soonest = float("inf")
-        elif len(self._waiters) > 2 * self.live + 64:
+        elif len(waiters) > 2 * self.live + 64:
             self._waiters = deque(self.waiting())
         return True
 

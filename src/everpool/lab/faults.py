@@ -198,7 +198,8 @@ Action = CutBefore | CutAfter | Hold | Drop | Answer
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One cut that happened. Times are seconds; *at* is on the clock of :func:`time.monotonic`."""
+    """One cut that happened. Times are seconds; *at* is on the clock of :func:`time.monotonic` and not
+    later than the first sign of the cut."""
 
     link: int
     at: float
@@ -208,3 +209,5 @@ class Cut:
     age: float
     in_hand: bool
     """A request was unanswered, or a transaction was open."""
+    backend_pid: int = 0
+    """Process id of the server's backend; 0 before the login is through. Clients know it too."""

@@ -113,7 +113,9 @@ class Link:
             self.state == "silent" and style.kind == "silence"
         ):
             return False
-        now = self._loop.time()
+        # Read before anything is sent: what a client does from here on, it does with a connection
+        # about to be cut.
+        at, now = time.monotonic(), self._loop.time()
         if self.dialogue.opaque and style.kind == "fatal":
             style = Style("fin", server_told=style.server_told)
         in_hand = self.dialogue.in_hand
@@ -122,8 +124,9 @@ class Link:
         self.fuses.clear()
         self.to_client.deaf = self.to_server.deaf = False
         self._act_out(style)
-        at, idle, age = time.monotonic(), now - self.last_bytes, now - self.opened
-        self._host.record(Cut(self.number, at, style, reason, idle, age, in_hand))
+        idle, age = now - self.last_bytes, now - self.opened
+        pid = self.dialogue.backend_pid
+        self._host.record(Cut(self.number, at, style, reason, idle, age, in_hand, pid))
         self._host.changed(self)
         return True
 
