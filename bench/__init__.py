@@ -3,7 +3,7 @@
 Run it with ``make bench``, or ``python -m bench``::
 
     python -m bench                      # everything, under four minutes on two cores
-    python -m bench --quick              # fewer rounds, under a minute: for a first look
+    python -m bench --quick              # fewer rounds, about a minute: for a first look
     python -m bench --only burst-threads --only burst-asyncio
     python -m bench --json > figures.json
     python -m bench --dsn postgresql://… # another server than the one it starts itself
@@ -29,8 +29,9 @@ comparison is fair and the machine quiet enough for the small figures.
 
 ``uncontended-threads``, ``uncontended-asyncio``
     One caller runs ``with pool.connection(): pass`` (or ``async with``) over and over on a pool
-    of four.  A round is 2,000 of them; the figure compares the best round of each side, since
-    everything that disturbs a round of this kind makes it longer.
+    of four.  A round is 300 of them, some milliseconds at most, and there are 400; the figure
+    compares the best round of each side, since everything that disturbs a round of this kind
+    makes it longer.
 
 ``busy-neighbour``
     The same with threads, while a second thread computes without pause.  The two share the
@@ -43,11 +44,14 @@ comparison is fair and the machine quiet enough for the small figures.
     by psycopg_pool with ``check=ConnectionPool.check_connection``.  Before each round a query
     runs on every connection of a pool of 64 and all rest for 80 ms, more than the 50 ms after
     which everpool looks at the socket and less than the 0.5 s after which it asks the server.
-    Then all 64 are taken, one after the other; that alone is timed.  Best round.
+    Then 64 ``connection()`` blocks are entered, one after the other, and that alone is timed.
+    Best round.
 
 ``contended-asyncio``
     64 tasks on four connections; each takes one, holds it for ``asyncio.sleep(0)``, gives it
-    back, ten times.  The time until all are done, per checkout.  Best round, as above.
+    back, ten times.  The CPU time of the loop until all are done, per checkout.  That loop never
+    sleeps, so on a machine of its own this is the time that passes; but a round is too long to
+    fall between other programs' turns.  Best round.
 
 ``contended-threads``
     16 threads on four connections; each takes one, holds it for ``time.sleep(0)``, gives it back,
@@ -67,20 +71,23 @@ comparison is fair and the machine quiet enough for the small figures.
 
 ``idle-memory``
     A process with 200 bare psycopg connections in a list, and one with a pool of 200, both with
-    everything imported and warmed up first.  What Python allocated in between, by tracemalloc,
-    per connection, the pool's own fixed part included.  tracemalloc does not see what C
-    libraries allocate, so the private memory of the process (``smaps_rollup``), taken in two
-    more processes without tracemalloc, stands beside it in the details.
+    everything imported and warmed up first, and six seconds to come to rest (everpool's connecting
+    threads end after five without work).  What Python allocated in between, by tracemalloc, per
+    connection, the pool's own fixed part included.  tracemalloc does not see what C
+    libraries allocate, so the private memory of the process (``smaps_rollup``), taken in more
+    processes without tracemalloc, stands beside it in the details.  That also counts what the C
+    library's ``malloc`` keeps for each thread that ever connected; ``MALLOC_ARENA_MAX=1`` in the
+    environment shows the difference.
 
 ``size``
     ``with pool.connection(): pass`` on two pools of everpool's, of ten connections and of 1,000,
     in turns: the larger over the smaller, best rounds.  Since that touches the same hot connection
     again and again, the details also have the cost per checkout when all are taken and all given
-    back.
+    back.  Nothing is ever said on these connections, so pings are off (``verify_after=inf``).
 
 ``waiters``
     Four connections are held, 100, 1,000 or 10,000 tasks wait; then the four are given back, and
-    the clock runs until the last task is served.  The cost of one hand-over with the most
+    the loop runs until the last task is served.  The CPU time of one hand-over with the most
     waiters over that with the fewest, best rounds.  A task that waited long has left the
     processor's caches, so the same is done with an ``asyncio.Semaphore``: the growth that
     remains in asyncio itself is in the details, as is psycopg_pool's.

@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours = theirs if options.self_check else load("everpool")
     cases = [ALL[name] for name in options.only or ALL]
     console = Console(stderr=options.json, width=None if sys.stdout.isatty() else 140)
-    started = time.perf_counter()
+    load_before, started = os.getloadavg()[0], time.perf_counter()
     with server(options.dsn) as dsn:
         with psycopg.connect(dsn) as conn:
             version = conn.info.parameter_status("server_version")
@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python": platform.python_version(),
         "postgresql": version,
         "cores": os.cpu_count(),
+        "load_before": round(load_before, 1),
         "effort": options.effort or "full",
         "seconds": round(seconds, 1),
     }

@@ -33,6 +33,7 @@ class Probe:
             "holder": holder,
             "count": count,
             "settle": setup.effort.settle,
+            "quiet": setup.effort.quiet,
             "window": setup.effort.window,
         }
         assert self._process.stdin is not None
@@ -107,26 +108,21 @@ def idle_cpu(setup: Setup) -> Figure:
         return probes.figure()
 
 
-def idle_memory(setup: Setup) -> Figure:
-    count = setup.effort.held
-
-    def measure(what: str, holder: str) -> float:
-        probe = Probe(setup, what, holder, count)
-        try:
-            return probe.result() / 1024
-        finally:
+def beyond_bare(setup: Setup, what: str) -> tuple[float, float, float]:
+    """KiB of a bare connection, and what each pool adds to it."""
+    holders = ("bare", setup.ours.name, setup.theirs.name)
+    probes = [Probe(setup, what, holder, setup.effort.held) for holder in holders]
+    try:
+        bare, ours, theirs = (probe.result() / 1024 for probe in probes)
+    finally:
+        for probe in probes:
             probe.stop()
+    return bare, ours - bare, theirs - bare
 
-    def beyond_bare(what: str) -> tuple[float, float, float]:
-        bare = measure(what, "bare")
-        return (
-            bare,
-            measure(what, setup.ours.name) - bare,
-            measure(what, setup.theirs.name) - bare,
-        )
 
-    bare, ours, theirs = beyond_bare("memory-traced")
-    private_bare, private_ours, private_theirs = beyond_bare("memory-private")
+def idle_memory(setup: Setup) -> Figure:
+    bare, ours, theirs = beyond_bare(setup, "memory-traced")
+    private_bare, private_ours, private_theirs = beyond_bare(setup, "memory-private")
     return Figure(
         value=ours,
         ours=ours,

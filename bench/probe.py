@@ -67,15 +67,14 @@ def hold(stack: ExitStack, holder: str, dsn: str, count: int) -> object:
     return [stack.enter_context(psycopg.connect(dsn)) for _ in range(count)]
 
 
-def memory(holder: str, dsn: str, count: int, settle: float, read: Callable[[], int]) -> float:
+def memory(holder: str, dsn: str, count: int, quiet: float, read: Callable[[], int]) -> float:
     """Bytes per connection held."""
     with ExitStack() as stack:  # what is made once, by the first connection and the first pool
         hold(stack, holder, dsn, 2)
-        time.sleep(settle)
     with ExitStack() as stack:
         before = read()
         held = hold(stack, holder, dsn, count)
-        time.sleep(settle)
+        time.sleep(quiet)
         after = read()
         del held
         return (after - before) / count
@@ -93,9 +92,9 @@ def main() -> None:
             result = asyncio.run(cpu_of_tasks(spec["holder"], dsn, count, settle, spec["window"]))
         case "memory-traced":
             tracemalloc.start()
-            result = memory(spec["holder"], dsn, count, settle, traced_bytes)
+            result = memory(spec["holder"], dsn, count, spec["quiet"], traced_bytes)
         case "memory-private":
-            result = memory(spec["holder"], dsn, count, settle, private_bytes)
+            result = memory(spec["holder"], dsn, count, spec["quiet"], private_bytes)
         case unknown:
             raise SystemExit(f"cannot measure {unknown!r}")
     print(json.dumps(result), flush=True)

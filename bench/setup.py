@@ -42,8 +42,8 @@ def load(name: str) -> Library:
 class Effort:
     """How many rounds, and how large the cases are."""
 
-    loops: int = 2_000
-    rounds: int = 80
+    loops: int = 300
+    rounds: int = 400
     slow_rounds: int = 15
     turn: float = 0.15
     """Seconds of a round of ``busy-neighbour``: thirty turns of the interpreter."""
@@ -63,12 +63,14 @@ class Effort:
     window: float = 60.0
     """Seconds of idleness. everpool pings what was silent for 34 to 45 s."""
     held: int = 200
+    quiet: float = 6.0
+    """Seconds between the last connect and the reading of the memory."""
     sizes: tuple[int, int] = (10, 1_000)
     waiters: tuple[int, ...] = (100, 1_000, 10_000)
 
 
 FULL = Effort()
-QUICK = Effort(rounds=20, slow_rounds=5, bursts=2, window=10.0)
+QUICK = Effort(rounds=100, slow_rounds=5, bursts=2, window=10.0)
 TINY = Effort(
     loops=50,
     rounds=2,
@@ -88,6 +90,7 @@ TINY = Effort(
     idle=4,
     window=0.3,
     held=8,
+    quiet=0.05,
     sizes=(2, 8),
     waiters=(10, 20),
 )

@@ -1,12 +1,15 @@
-"""Fixtures that need a real server: one PostgreSQL for the whole run, a fresh fault proxy per test."""
+"""Fixtures on a real server: one PostgreSQL for the whole run, a fresh fault proxy per test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from everpool.lab import FaultProxy, PostgresServer
+from tests.support.figures import figure as figure
+from tests.support.figures import print_table
 from tests.support.packages import deselect_by_package
 
 
@@ -19,6 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     deselect_by_package(config, items)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    print_table(terminalreporter)
 
 
 @pytest.fixture(scope="session")

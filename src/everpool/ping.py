@@ -15,14 +15,18 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from .core.verdict import Cause
-from .watch import Link
+from .watch import DEAD, Link
 
 _OK = ConnStatus.OK
+_EMPTY_QUERY = ExecStatus.EMPTY_QUERY
 _FATAL_ERROR = ExecStatus.FATAL_ERROR
 _IDLE = TransactionStatus.IDLE
 
 # Server text is hostile: it can come from anybody on the path, before TLS.
 LONGEST_TEXT = 200
+
+# What a dying connection may still hold: the answer to a ping, a reason, a loss.
+MOST_RESULTS = 4
 
 
 class Answer(Enum):
@@ -37,6 +41,9 @@ def send(conn: Any, link: Link) -> bool:
     _divert(pgconn, link)
     link.pinging = True
     try:
+        # What came unasked is read first: after the query it would be taken for the answer.
+        pgconn.consume_input()
+        pgconn.is_busy()
         pgconn.send_query(b"")
         pgconn.flush()
         link.listen(True)
@@ -54,13 +61,16 @@ def collect(conn: Any, link: Link) -> Answer:
             result = pgconn.get_result()
             if result is None:
                 break
+            link.answered |= result.status == _EMPTY_QUERY
             if result.status == _FATAL_ERROR:
                 _note(link, result, pgconn)
         else:
-            return Answer.NONE_YET
+            # An end that came together with data has been announced already, and is not again.
+            return Answer.DEAD if link.peek() == DEAD else Answer.NONE_YET
     except psycopg.Error:
         return Answer.DEAD
-    if pgconn.status != _OK or pgconn.transaction_status != _IDLE:
+    # Any other answer was not ours, and ours would be taken for that of the next borrower.
+    if not link.answered or pgconn.status != _OK or pgconn.transaction_status != _IDLE:
         return Answer.DEAD
     while (notify := pgconn.notifies()) is not None:
         link.news.append(notify)
@@ -84,15 +94,22 @@ def last_words(conn: Any, link: Link) -> Cause:
     pgconn = conn.pgconn
     if not link.pinging:
         _divert(pgconn, link)
-    try:
-        # The first read may succeed although the end has been seen: it brings the reason.
-        for _ in range(3):
+    reading = ending != "error"  # a peer that has not hung up might talk for ever
+    while reading:
+        # The first read may succeed although the end has been seen: it brings the reason. And
+        # one that fails may have brought it: what has been read is still there to be parsed.
+        try:
             pgconn.consume_input()
-            while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
+        except psycopg.Error:
+            reading = False
+        try:
+            for _ in range(MOST_RESULTS):  # a broken connection invents results without end
+                if pgconn.is_busy() or (result := pgconn.get_result()) is None:
+                    break
                 if result.status == _FATAL_ERROR:
                     _note(link, result, pgconn)
-    except psycopg.Error:
-        pass
+        except psycopg.Error:
+            reading = False
     _finish(pgconn, link)
     return _cause(link, ending)
 
@@ -107,6 +124,7 @@ def _divert(pgconn: Any, link: Link) -> None:
     """Let notices come to us: the user's handlers must not run in the pool's background."""
     link.saved_handler = pgconn.notice_handler
     link.verdicts.clear()
+    link.answered = False
     pgconn.notice_handler = lambda result: _note(link, result, pgconn)
 
 

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 from struct import Struct
+from sys import is_finalizing
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -32,7 +33,17 @@ _TCP_INFO_SIZE = 56
 _read_tcp_info = Struct("=B51xI").unpack
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
+# Linux's SO_MEMINFO: the first 32 bits are the bytes that the receive queue occupies.
+_SO_MEMINFO = 55
+
 DEAD = -1.0
+
+
+class _Duplicate(socket.socket):
+    """A duplicate that goes quietly: a program may end without closing its pool."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Link:
@@ -47,6 +58,7 @@ class Link:
         "_tcp",
         "_watch",
         "anchor",
+        "answered",
         "descriptor",
         "mutex",
         "news",
@@ -57,13 +69,14 @@ class Link:
     )
 
     def __init__(self, watch: Watch, descriptor: int, slot: Slot) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._socket = _Duplicate(fileno=os.dup(descriptor))
         self._tcp = self._socket.family != socket.AF_UNIX and hasattr(socket, "TCP_INFO")
         self._watch = watch
         self.descriptor = self._socket.fileno()
         self.slot = ref(slot)
         self.mutex = Lock()
         self.pinging = False
+        self.answered = False  # the answer to the ping has come, if not its end
         self.news: list[object] = []  # notifications read by pings, for the next borrower
         self.anchor: object = None  # tells when a borrower has dropped the connection
         self.saved_handler: object = None
@@ -83,13 +96,29 @@ class Link:
         poll.register(self.descriptor, getattr(select, "POLLRDHUP", 0))
         return DEAD if poll.poll(0) else 0.0
 
+    def unread(self) -> bool:
+        """Whether something has arrived that nobody has read yet. The GIL is kept.
+
+        A server that ends a connection says why some milliseconds before it hangs up.
+        """
+        if self._tcp:
+            try:
+                info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4)
+            except OSError:
+                pass  # not the Linux we know
+            else:
+                return any(info)
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
     def ending(self) -> str:
-        """How the peer ended the connection: ``"FIN"`` or ``"RST"``."""
+        """How the peer ended the connection: ``"FIN"`` or ``"RST"``; ``"error"`` if it did not."""
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         except (OSError, AttributeError):
             return "FIN"  # not TCP, or not Linux: an end without words
-        return "FIN" if info[0] == _CLOSE_WAIT else "RST"
+        return {_CLOSE_WAIT: "FIN", _ESTABLISHED: "error"}.get(info[0], "RST")
 
     def listen(self, on: bool) -> None:
         """Report data too (``on``), as for a socket under ping, or hang-ups only.
@@ -150,6 +179,8 @@ class Watch:
 
     def ring(self) -> None:
         """Make ``wait`` return now. From any thread."""
+        if is_finalizing():
+            return  # the thread that waits is frozen, perhaps with the lock in its hand
         with self._closing:
             if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)

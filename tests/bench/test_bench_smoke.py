@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bench.server import server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,8 +47,14 @@ def bench(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
-    return bench()
+def dsn() -> Iterator[str]:
+    with server(None) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def report(dsn: str) -> dict[str, Any]:
+    return bench("--dsn", dsn)
 
 
 def test_every_case_is_there_once(report: dict[str, Any]) -> None:
@@ -85,7 +94,7 @@ def test_each_figure_stands_beside_the_asked_one(report: dict[str, Any]) -> None
             assert figure["value"] == pytest.approx(figure["everpool"] / figure["psycopg_pool"])
 
 
-def test_only_what_is_named_runs() -> None:
-    report = bench("--self-check", "--only", "contended-asyncio")
+def test_only_what_is_named_runs(dsn: str) -> None:
+    report = bench("--dsn", dsn, "--self-check", "--only", "contended-asyncio")
     assert [figure["name"] for figure in report["results"]] == ["contended-asyncio"]
     assert report["ours"] == report["theirs"]

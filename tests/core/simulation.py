@@ -86,6 +86,7 @@ class Caller:
         self.refusal: Refusal | None = None
         self.ended: float | None = None  # when the wait ended
         self.tries = 0
+        self.on_lent: Callable[[], None] | None = None
 
     @property
     def waited(self) -> float:
@@ -134,9 +135,9 @@ class World:
         self.machine = machine(self.policy, self.now, random.Random(seed + 1).random)
         self.checking = checking
         self.wake_takes = wake_takes
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
-        self._instant_ticks = 0
+        self._ticked_at = self._ticks_there = 0.0  # ticks at one and the same moment
         self._numbers = 0
         self._joined = 0
         self._waiting: list[SimWaiter] = []  # in the order of joining, for the FIFO check
@@ -161,31 +162,35 @@ class World:
 
     # -- time ---------------------------------------------------------------------------------
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._order, action))
+        heapq.heappush(self._heap, (max(self.now, when), self._order, action))
 
-    def after(self, delay: float, action: Callable[[], None]) -> None:
+    def after(self, delay: float, action: Callable[[], object]) -> None:
         if delay != inf:
-            self.at(self.now + delay, action)
+            self._order += 1
+            heapq.heappush(self._heap, (self.now + delay, self._order, action))
 
     def run(self, seconds: float) -> None:
         self.run_until(self.now + seconds)
 
     def run_until(self, end: float) -> None:
+        machine, heap = self.machine, self._heap
         while True:
-            due = max(self.machine.next_wake, self.now)
-            event = self._heap[0][0] if self._heap else inf
-            if min(due, event) > end:
-                self.now = end
-                return
-            if event <= due:  # answers are delivered before ticks
-                when, _, action = heapq.heappop(self._heap)
-                self._advance(when)
+            due = machine.next_wake
+            if heap and (heap[0][0] <= due or heap[0][0] <= self.now):
+                if heap[0][0] > end:
+                    break
+                # Answers are delivered before ticks.
+                when, _, action = heapq.heappop(heap)
+                self.now = max(self.now, when)
                 action()
             else:
-                self._advance(due)
+                if due > end:
+                    break
+                self.now = max(self.now, due)
                 self.tick()
+        self.now = end
 
     def run_while(self, condition: Callable[[], bool], limit: float = 60.0) -> None:
         """Run event by event until the condition no longer holds."""
@@ -196,15 +201,13 @@ class World:
             assert min(due, event) <= end, "the condition outlived the limit"
             self.run_until(min(due, event))
 
-    def _advance(self, when: float) -> None:
-        if when > self.now:
-            self._instant_ticks = 0
-            self.now = when
-
     def tick(self) -> None:
         self.ticks += 1
-        self._instant_ticks += 1
-        assert self._instant_ticks < 20, f"ticks without end at {self.now}"
+        if self.now == self._ticked_at:
+            self._ticks_there += 1
+            assert self._ticks_there < 20, f"ticks without end at {self.now}"
+        else:
+            self._ticked_at, self._ticks_there = self.now, 1
         self.machine.tick(self.now)
         if self.checking:
             for waiter in self.machine.queue.waiting():
@@ -224,6 +227,17 @@ class World:
 
     def _carry_out(self, effect: Any) -> None:
         match effect:
+            case Wake(waiter):
+                assert isinstance(waiter, SimWaiter)
+                waiter.wake()
+                self.after(self.wake_takes, lambda: self._woken(waiter))
+            case Ping(slot):
+                self._begin_ping(slot)
+            case Close(slot):
+                assert slot.state in (State.CLOSING, State.DEAD)
+                self.pings.pop(slot, None)
+                self.closers.add(slot)
+                self.after(self.server.close_takes, lambda: self._closed(slot))
             case Open(slot):
                 self._begin_attempt(slot)
             case Abandon(slot):
@@ -232,17 +246,6 @@ class World:
                         self.server.abandon_takes,
                         lambda: self._attempt_fails(slot, "stopped", Trouble.SILENT, True),
                     )
-            case Ping(slot):
-                self._begin_ping(slot)
-            case Close(slot):
-                assert slot.state in (State.CLOSING, State.DEAD)
-                self.pings.pop(slot, None)
-                self.closers.add(slot)
-                self.after(self.server.close_takes, lambda: self._closed(slot))
-            case Wake(waiter):
-                assert isinstance(waiter, SimWaiter)
-                waiter.wake()
-                self.after(self.wake_takes, lambda: self._woken(waiter))
             case ReconnectFailed():
                 self.callbacks.append(self.now)
             case Tell(happening):
@@ -357,6 +360,7 @@ class World:
                     self._join(waiter)
                     machine.doubt(slot, waiter, now)
                     break
+            assert now < slot.expires_at, "an expired connection was lent"
             self._lend(caller, slot)
             break
         self.settle()
@@ -369,7 +373,6 @@ class World:
 
     def _lend(self, caller: Caller, slot: Slot) -> None:
         assert slot.state is State.LENT and slot not in self.holders
-        assert self.now < slot.expires_at, "an expired connection was lent"
         caller.conn, slot.conn = slot.conn, None
         assert caller.conn is not None, "a lent slot without its connection"
         slot.waiter = None
@@ -377,6 +380,8 @@ class World:
         caller.state = "holding"
         caller.ended = self.now
         self.holders[slot] = caller
+        if caller.on_lent is not None:
+            caller.on_lent()
 
     def _woken(self, waiter: SimWaiter) -> None:
         caller = waiter.caller
@@ -461,7 +466,14 @@ class World:
     def hold(self, seconds: float, timeout: float = 30.0) -> Caller:
         """A caller that returns what it gets after so long."""
         caller = self.request(timeout)
-        self._release_when_held(caller, seconds)
+
+        def lent() -> None:
+            self.after(seconds, lambda: caller.state == "holding" and self.release(caller))
+
+        if caller.state == "holding":
+            lent()
+        else:
+            caller.on_lent = lent
         return caller
 
     def borrow(self, count: int = 1) -> list[Caller]:
@@ -470,19 +482,6 @@ class World:
         self.run_while(lambda: any(c.state == "waiting" for c in callers))
         assert all(c.state == "holding" for c in callers)
         return callers
-
-    def _release_when_held(self, caller: Caller, seconds: float) -> None:
-        def look() -> None:
-            if caller.state == "holding":
-                self.release(caller)
-
-        def wait() -> None:
-            if caller.state == "holding":
-                self.after(seconds, look)
-            elif caller.state == "waiting":
-                self.after(0.001, wait)
-
-        wait()
 
     def wait_full(self, timeout: float = 30.0) -> SimWaiter:
         caller = Caller(0, self.now, timeout)
@@ -611,6 +610,7 @@ class World:
         assert queue.live == len(waiting)
         assert all(w.slot is None and w.refusal is None for w in waiting)
         granted = [w for w in self._waiting if w.slot is not None]
+        assert all(w.slot.since < w.slot.expires_at for w in granted), "an expired one granted"
         self._waiting = [w for w in self._waiting if not w.gone]
         assert waiting == self._waiting, "the queue is not in the order of joining"
         if granted and waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import queue
 import threading
@@ -19,6 +20,7 @@ __all__ = [
     "alive",
     "eventually",
     "gather",
+    "interrupt",
     "is_async",
     "scalar",
     "sleep",
@@ -95,6 +97,15 @@ class Worker:
             finally:
                 del error
         return self._value
+
+
+def interrupt(worker: Worker) -> None:
+    """Raise KeyboardInterrupt in the worker, at its next step in Python. Tasks have no such thing."""
+    ident = worker._thread.ident
+    assert ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), ctypes.py_object(KeyboardInterrupt)
+    )
 
 
 def spawn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker:

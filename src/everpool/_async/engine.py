@@ -96,7 +96,10 @@ class AsyncEngine(Generic[ACT]):
     # -- orders -------------------------------------------------------------------------------
 
     def _perform(self) -> None:
-        """Carry out the core's orders, and those that follow from doing so."""
+        """Carry out the core's orders, and those that follow from doing so.
+
+        What an order finds out it only tells the core: the loop here sees to what follows.
+        """
         machine = self._machine
         while machine.effects:
             with self._mutex:
@@ -107,12 +110,14 @@ class AsyncEngine(Generic[ACT]):
             self._background.alarm(machine.next_wake)
 
     def _order_open(self, effect: order.Open) -> None:
-        slot = effect.slot
+        slot, background = effect.slot, self._background
         try:
-            assert self._background is not None
-            self._jobs[slot] = self._background.connect(_connect_job, ref(self), slot)
+            if background is None:
+                raise RuntimeError("the pool was closed")
+            self._jobs[slot] = background.connect(_connect_job, ref(self), slot)
         except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
-            self._open_failed(slot, str(ex), Trouble.GONE)
+            with self._mutex:
+                self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
 
     def _order_abandon(self, effect: order.Abandon) -> None:
         job = self._jobs.get(effect.slot)
@@ -122,6 +127,8 @@ class AsyncEngine(Generic[ACT]):
     def _order_ping(self, effect: order.Ping) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
+        if link is None:
+            return  # closed meanwhile, by another thread
         with link.mutex:
             if slot.state not in (State.TESTING, State.SUSPECT):
                 return  # closed meanwhile
@@ -147,11 +154,12 @@ class AsyncEngine(Generic[ACT]):
         dead = slot.state is State.DEAD
         with link.mutex:
             link.anchor = None
+            pinging = link.pinging
             if dead:
                 cause = slot.cause or self._last_words(slot, conn, link)
-            if link.pinging:
+            if pinging:
                 ping.give_up(conn, link)
-                conn.lock.release()
+                conn.lock.release()  # a caller who still uses it waits for this
             if dead or slot.why == "silent, place needed":
                 link.abort()
             link.close()
@@ -165,7 +173,7 @@ class AsyncEngine(Generic[ACT]):
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
             return Cause("silence")
-        if conn is None or conn.pgconn.transaction_status == UNKNOWN:
+        if conn is None:
             return Cause(link.ending())
         return ping.last_words(conn, link)
 
@@ -231,7 +239,7 @@ class AsyncEngine(Generic[ACT]):
             return
         if link.pinging:
             self._collect(slot, link)
-        elif hung and link.peek() == DEAD:
+        elif hung and self._policy.watch and link.peek() == DEAD:
             self._hung_up(slot)
 
     def _collect(self, slot: Slot, link: Link) -> None:
@@ -246,14 +254,12 @@ class AsyncEngine(Generic[ACT]):
                 self._machine.pong(slot, monotonic())
                 if link.news:
                     slot.checked_at = 0.0  # the next lending has something to deliver
-            self._perform()
         elif answer is ping.Answer.DEAD:
             self._hung_up(slot)
 
     def _hung_up(self, slot: Slot) -> None:
         with self._mutex:
             self._machine.hung_up(slot, monotonic())
-        self._perform()
 
     def _fire_guards(self, now: float) -> None:
         for guard in list(self._guards):

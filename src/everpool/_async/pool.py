@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_origin
 from weakref import ref
 
 import psycopg_pool
@@ -37,8 +37,11 @@ from .lease import AsyncLease
 
 if True:  # ASYNC
     import asyncio
+    from threading import get_ident
 
 logger = logging.getLogger("everpool")
+
+_new = object.__new__
 
 # Between two connections of one request that its ``check`` callback refused although they were
 # new: without a pause, a callback that always fails would open connections as fast as it can.
@@ -110,7 +113,10 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
     _nconns = _View(lambda pool: pool._machine.counted)
 
     _pooled = True
-    _loop: Any = None
+    if True:  # ASYNC
+        _loop: Any = None
+        _done: Any = None
+        _thread = 0
 
     def __init__(
         self,
@@ -206,22 +212,25 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
+        self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
         """Find out what may be skipped when a connection is lent and returned."""
-        cls = type(self)
-        stock = AsyncConnectionPool
-        own_doors = cls.getconn is not stock.getconn or cls.putconn is not stock.putconn
-        connection = self.connection_class
-        own_exit = (
-            connection.__aexit__ is not AsyncConnection.__aexit__
-            or connection.commit is not AsyncConnection.commit
-            or connection.rollback is not AsyncConnection.rollback
+        stock, connection = AsyncConnectionPool, AsyncConnection
+        chosen: Any = get_origin(self.connection_class) or self.connection_class
+        doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
+        doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+        self._own_enter = chosen.__aenter__ is not connection.__aenter__
+        plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
+            connection.__aexit__,
+            connection.commit,
+            connection.rollback,
         )
-        open_ = not self._closed and not self._open_implicit
-        self._direct = open_ and not own_doors and self._check is None
-        self._plain = not own_doors and not own_exit and self._reset is None
+        in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+        self._direct = in_use and doors and self._check is None and not self._own_enter
+        self._plain = doors and plain_exit and self._reset is None
         self._peek_after = self._policy.peek_after
+        self._patience = self._policy.timeout
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -244,15 +253,25 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             return
         self._check_open()
         if True:  # ASYNC
-            try:
-                self._loop = asyncio.get_running_loop()
-            except RuntimeError:
-                raise RuntimeError(f"{type(self).__name__} open with no running loop") from None
+            self._enter_loop()
         self._closed = False
         self._opened = True
         self._start()
         fork.register(self)
         self._read_fast_paths()
+
+    if True:  # ASYNC
+
+        def _enter_loop(self) -> None:
+            """Make the running loop the pool's."""
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                raise RuntimeError(f"{type(self).__name__} open with no running loop") from None
+            self._thread = get_ident()
+            # What a return without waiting hands to `async with`.
+            self._done = self._loop.create_future()
+            self._done.set_result(None)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool: refuse those who wait and those who come, close what rests.
@@ -283,7 +302,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             await waiter.wait()
         finally:
             with self._mutex:
-                self._machine.abandon(waiter, monotonic())
+                self._machine.lose_hope(waiter)
         refusal = waiter.refusal
         if refusal is None and waiter.gone:
             logger.info("pool %r is ready to use", self.name)
@@ -324,11 +343,21 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
         """
-        return cast("AbstractAsyncContextManager[ACT]", AsyncLease(self, timeout))
+        lease = _new(AsyncLease)
+        lease._pool = self
+        lease._timeout = timeout
+        return lease
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
-        _, conn = await self._obtain(timeout, None, None, monotonic(), new=True)
+        self._usable()
+        self._machine.requests += 1
+        if timeout is None:
+            timeout = self._policy.timeout
+        if timeout <= 0:
+            raise self._too_late(timeout)
+        _, conn = await self._obtain(timeout, monotonic() + timeout, None, None)
+        conn._pool = self
         return cast(ACT, conn)
 
     async def putconn(self, conn: ACT) -> None:
@@ -348,7 +377,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         self._check_open_getconn()
         if self._background is None:  # forked
             if True:  # ASYNC
-                self._loop = asyncio.get_running_loop()
+                self._enter_loop()
                 self._start()
             else:
                 with self._lock:
@@ -365,60 +394,60 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             self._read_fast_paths()
 
     async def _obtain(
-        self, timeout: float | None, slot: Slot | None, conn: Any, now: float, *, new: bool = False
+        self, timeout: float, deadline: float, slot: Slot | None, conn: Any
     ) -> tuple[Slot, Any]:
-        """Get a connection that is fit to be lent; ``slot`` and ``conn`` if one is taken already."""
-        if timeout is None:
-            timeout = self._policy.timeout
-        if slot is None:
-            self._usable()
-            if new:
-                self._machine.requests += 1
+        """Get a connection that is fit to be lent, the long way: look, ping, queue, check.
+
+        :param slot, conn: what has been taken already and must be looked at, or None.
+        """
         machine = self._machine
-        began, deadline = now, now + timeout
+        began = monotonic()
         pause = CHECK_PAUSE
         while True:
-            if timeout <= 0:
-                raise self._too_late(timeout)
+            now = monotonic()
+            waiter = None
+            if slot is not None and slot.state is not State.LENT:
+                slot = None  # found dead: the next one, at once
             if slot is None:
-                slot, conn = self._take(now)
-            if slot is None or not self._fit(slot, conn, now):
+                slot, conn, waiter = self._take_or_queue(now, deadline)
+            if slot is not None and not self._fit(slot, conn, now):
+                if slot.state is not State.LENT:
+                    continue
                 waiter = rt.Waiter(now, deadline)
                 with self._mutex:
-                    if slot is None:
-                        machine.acquire(waiter, now)
-                    elif slot.state is State.LENT:
-                        slot.conn = conn
-                        machine.doubt(slot, waiter, now)
-                    else:
-                        slot = None
-                        continue  # found dead: the next one, at once
-                self._perform()
+                    slot.conn = conn
+                    machine.doubt(slot, waiter, now)
+            if waiter is not None:
                 slot, conn = await self._granted(waiter, timeout)
-                if slot.state is not State.LENT:  # it died on the way here
-                    self._discard(slot, conn, "")
-                    slot, now = None, monotonic()
+                if slot is None:
                     continue
+            assert slot is not None
+            if self._check is None:
+                return slot, conn
             conn._pool = self
-            if slot.link.news:
-                ping.pass_news(conn, slot.link)
-            if self._check is None or await self._checked(slot, conn, deadline):
+            if await self._checked(slot, conn, deadline):
                 return slot, conn
             if monotonic() >= deadline:
                 raise self._too_late(timeout)
             if slot.opened_at >= began:
                 await rt.sleep(min(pause, max(0.0, deadline - monotonic())))
                 pause = min(2 * pause, CHECK_PAUSE_MOST)
-            slot, now = None, monotonic()
+            slot = None
 
-    def _take(self, now: float) -> tuple[Slot | None, Any]:
+    def _take_or_queue(
+        self, now: float, deadline: float
+    ) -> tuple[Slot | None, Any, rt.Waiter | None]:
+        """In one step: take what rests, or queue."""
+        conn = waiter = None
         try:
             with self._mutex:
                 slot = self._machine.take(now)
                 if slot is None:
-                    return None, None
-                conn, slot.conn = slot.conn, None
-            return slot, conn
+                    waiter = rt.Waiter(now, deadline)
+                    self._machine.acquire(waiter, now)
+                else:
+                    conn, slot.conn = slot.conn, None
+            return slot, conn, waiter
         except BaseException:
             self._recover()
             raise
@@ -426,7 +455,8 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
         """Look at a connection that is about to be lent.
 
-        False if it is dead (discarded already) or has been silent for too long (still LENT).
+        False if it is dead (discarded already), has been silent for too long or has something to
+        say (both still LENT).
         """
         policy = self._policy
         if now - slot.checked_at < policy.peek_after:
@@ -439,29 +469,41 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             self._perform()
             return False
         slot.heard_at = now - silence
-        if silence >= policy.verify_after:
+        # What came unasked may be the reason of an end that follows: a ping reads it.
+        if silence >= policy.verify_after or slot.link.unread():
             return False
         slot.checked_at = now
+        if slot.link.news:
+            ping.pass_news(conn, slot.link)
         return True
 
-    async def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot, Any]:
-        """Wait for what the core gives the waiter."""
+    async def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot | None, Any]:
+        """Wait for what the core gives the waiter; None if that died on the way here."""
+        machine, background = self._machine, self._background
+        if machine.effects or (background and machine.next_wake < background.due):
+            self._perform()
         try:
             await waiter.wait()
-            with self._mutex:
-                slot = waiter.slot
-                if slot is not None:
-                    conn, slot.conn, slot.waiter = slot.conn, None, None
+            slot = waiter.slot
+            if slot is not None:
+                conn, slot.conn, slot.waiter = slot.conn, None, None
+                if slot.link.news:
+                    ping.pass_news(conn, slot.link)
+                if slot.state is State.LENT:
                     return slot, conn
-                refusal = waiter.refusal
-                if refusal is None:  # woke by itself, at the deadline
-                    refusal = Refusal("timeout", self._machine.picture(monotonic()))
-                    self._machine.abandon(waiter, monotonic())
+                self._discard(slot, conn, "")
+                return None, None
+            with self._mutex:
+                if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
+                    machine.abandon(waiter, monotonic())
         except BaseException:
             with self._mutex:
-                self._machine.abandon(waiter, monotonic())
+                machine.abandon(waiter, monotonic())
             self._recover()
             raise
+        if waiter.slot is not None:  # granted at the last moment
+            return await self._granted(waiter, timeout)
+        refusal = waiter.refusal or Refusal("timeout", machine.picture(monotonic()))
         raise self._refusal(refusal, timeout)
 
     def _refusal(self, refusal: Refusal, timeout: float) -> Exception:
@@ -514,7 +556,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
                     slot.cause = Cause("FATAL", sqlstate, _primary(exc))
                 await conn.__aexit__(exc_type, exc, traceback)
         finally:
-            if slot.since != since:
+            if slot.since != since and conn._pool is self:
                 raise ValueError(
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
@@ -539,7 +581,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         try:
             with self._mutex:
                 slot.conn = conn
-                if self._reset is not None and not self._closed:
+                if self._reset is not None and self._machine.keeps():
                     if self._machine.work(slot, now) and self._background is not None:
                         self._background.work(_reset_job, ref(self), slot)
                 else:
@@ -618,7 +660,7 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
             self._POOL_MAX: self._max_size,
             self._POOL_SIZE: machine.counted,
             self._POOL_AVAILABLE: len(machine.idle),
-            self._REQUESTS_WAITING: machine.queue.live,
+            self._REQUESTS_WAITING: machine.waiting,
             self._REQUESTS_NUM: machine.requests,
             self._REQUESTS_QUEUED: machine.queued,
             self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
@@ -649,11 +691,16 @@ class AsyncConnectionPool(AsyncEngine[ACT], psycopg_pool.AsyncConnectionPool[ACT
         """In a forked child: bury what was inherited; start anew on first use."""
         if self._background is None:
             return
-        inherited = [slot.conn or slot.link.anchor() for slot in self._machine.slots if slot.link]
-        sockets = [conn.pgconn.socket for conn in inherited if conn and not conn.closed]
+        sockets = []
+        for slot in self._machine.slots:
+            conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
+            if conn and not conn.closed:
+                sockets.append(conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        if False:  # ASYNC
+            self._lock = type(self._lock)()  # another thread may have held it
 
 
 async def _rollback(conn: Any) -> None:

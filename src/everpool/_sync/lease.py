@@ -13,14 +13,12 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
-from psycopg.pq import TransactionStatus
 from psycopg_pool.abc import CT
 
-if TYPE_CHECKING:
-    from ..core.slot import Slot
-    from .pool import ConnectionPool
+from ..runtime import threads as rt
 
-IDLE = TransactionStatus.IDLE
+if TYPE_CHECKING:
+    from .pool import ConnectionPool
 
 
 class Lease(Generic[CT]):
@@ -28,34 +26,40 @@ class Lease(Generic[CT]):
 
     __slots__ = ("_conn", "_pool", "_since", "_slot", "_timeout")
 
-    def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
+    # No __init__: `connection()` fills in what it knows, at three quarters of the price.
+    _pool: ConnectionPool[CT]
+    _timeout: float | None
 
     def __enter__(self) -> CT:
         pool = self._pool
         now = monotonic()
+        waiter: Any
         conn: Any
-        if not pool._direct:
+        if not pool._direct or self._timeout is not None:
             return self._enter()
         machine = pool._machine
-        conn = None
+        conn = waiter = None
         try:
             with pool._mutex:
                 machine.requests += 1
                 slot = machine.take(now)
-                if slot is not None:
+                if slot is None:
+                    waiter = rt.Waiter(now, now + pool._patience)
+                    machine.acquire(waiter, now)
+                else:
                     conn = slot.conn
                     slot.conn = None
         except BaseException:
             pool._recover()
             raise
         if slot is None:
-            return self._enter_later(None, None, now)
-        if now - slot.checked_at >= pool._peek_after:
-            return self._enter_later(slot, conn, now)
+            slot, conn = pool._granted(waiter, pool._patience)
+            if slot is None:
+                slot, conn = pool._obtain(pool._patience, waiter.deadline, None, None)
+        elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
+            slot, conn = pool._obtain(pool._patience, now + pool._patience, slot, conn)
         self._slot = slot
-        self._since = now
+        self._since = slot.since
         self._conn = conn
         conn._pool = pool
         return conn  # type: ignore[no-any-return]
@@ -66,16 +70,16 @@ class Lease(Generic[CT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Not a coroutine: in the common case there is nothing to wait for.
         pool = self._pool
         conn: Any = self._conn
         slot = self._slot
         if (
             not pool._plain
-            or conn.pgconn.transaction_status != IDLE
+            or conn.pgconn.transaction_status  # other than IDLE, which is 0
             or conn._pipeline is not None
             or conn._tpc is not None
-            or conn._pool is not pool
-            or slot.since != self._since
+            or slot.since != self._since  # returned before
         ):
             return pool._leave(conn, slot, self._since, exc_type, exc, traceback)
         now = monotonic()
@@ -92,21 +96,18 @@ class Lease(Generic[CT]):
             waiter.wake()
         elif machine.effects:
             pool._perform()
-        return None
 
     def _enter(self) -> CT:
-        """The pool has something of its own in the way: a check, a subclass's getconn."""
-        conn: Any = self._pool.getconn(self._timeout)
-        self._entered(conn, conn._slot)
-        return conn  # type: ignore[no-any-return]
-
-    def _enter_later(self, slot: Slot | None, conn: Any, now: float) -> CT:
-        """Nothing rests, or what rests must be looked at first."""
-        slot, conn = self._pool._obtain(self._timeout, slot, conn, now)
-        self._entered(conn, slot)
-        return conn  # type: ignore[no-any-return]
-
-    def _entered(self, conn: Any, slot: Slot) -> None:
-        self._slot = slot
-        self._since = slot.since
+        """Something stands in the way: a timeout, a check, somebody's own getconn."""
+        pool = self._pool
+        conn: Any = pool.getconn(self._timeout)
+        self._slot = conn._slot
+        self._since = conn._slot.since
         self._conn = conn
+        if pool._own_enter:
+            try:
+                conn.__enter__()
+            except BaseException:
+                pool.putconn(conn)
+                raise
+        return conn  # type: ignore[no-any-return]

@@ -56,7 +56,7 @@ class Connector:
 
     def __init__(self, most: int, random: Callable[[], float]) -> None:
         self.most = most  # attempts at once in good times
-        self.window = most  # attempts at once now
+        self.window = 1  # attempts at once now; the very first goes alone
         self.trouble: Trouble | None = None
         self.down_since = 0.0  # when the trouble began
         self.not_before = 0.0  # when the next attempt may start
@@ -89,6 +89,8 @@ class Connector:
             self.trouble = None
             self._failures = 0
             self.window = 1
+        elif self.successes == 1:
+            self.window = self.most  # nothing has died yet: the server is well
         self.window = min(self.window + 1, self.most)
 
     def failed(self, now: float, trouble: Trouble, wanted: bool) -> float:

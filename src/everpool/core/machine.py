@@ -29,9 +29,9 @@ IDLE, LENT = State.IDLE, State.LENT
 _PRESENT = (State.IDLE, State.TESTING, State.LENT, State.RETURNING)
 _ESTABLISHED = (*_PRESENT, State.SUSPECT)
 
-# Lifetimes end up to a tenth early, keepalives up to a quarter: enough to spread the work of
-# a pool that was filled at one moment.
-LIFETIME_JITTER = 0.1
+# Lifetimes end up to a twentieth early, as psycopg_pool's do, keepalives up to a quarter: enough
+# to spread the work of a pool that was filled at one moment.
+LIFETIME_JITTER = 0.05
 KEEPALIVE_JITTER = 0.25
 
 # Successive multiples of the golden ratio, modulo one, fall into the largest gap left by those
@@ -62,9 +62,48 @@ def _rested_since(slot: Slot) -> float:
 
 
 class Machine:
+    __slots__ = (
+        "_answered",
+        "_answered_at",
+        "_failed_until",
+        "_numbers",
+        "_phase",
+        "_ping_at",
+        "_random",
+        "_renewing",
+        "_retire_at",
+        "bad_returns",
+        "closed",
+        "connect_errors",
+        "connecting",
+        "connector",
+        "connects",
+        "counted",
+        "drained_at",
+        "effects",
+        "errors",
+        "generation",
+        "hopes",
+        "idle",
+        "last_error",
+        "lost",
+        "most",
+        "next_wake",
+        "policy",
+        "queue",
+        "queued",
+        "requests",
+        "roundtrip",
+        "slots",
+        "tally",
+        "used",
+        "waited",
+    )
+
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         self.policy = policy
-        self.slots: set[Slot] = set()
+        self.most = policy.most  # max_size, or no limit
+        self.slots: dict[Slot, None] = {}  # the table: a set that keeps its order
         self.idle: list[Slot] = []  # oldest rest first; lent from the end
         self.tally = dict.fromkeys(State, 0)  # IDLE and LENT only right as a sum: see the doors
         self.counted = 0  # slots that max_size limits
@@ -80,13 +119,14 @@ class Machine:
         self.forget_counts()
 
         self.connector = Connector(self._most_at_once(), random)
-        self.connector.wounded()  # a new pool starts slowly: its first caller is served first
         self.roundtrip = RoundTrip()
         self._random = random
         self._phase = random()
         self._numbers = 0
         # The proof of silence: the latest sending that was answered, and when it was.
         self._answered = self._answered_at = -inf
+        self._retire_at = self._ping_at = now  # when to look at all that rest
+        self._renewing = False  # whether any slot may be waiting for its replacement
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
     def forget_counts(self) -> None:
@@ -114,11 +154,12 @@ class Machine:
         self.used += now - slot.since
         if slot.state is LENT and slot.generation == self.generation and now < slot.expires_at:
             if self.queue.live:
-                waiter = self.queue.next()
+                waiter = self.queue.first()
                 self.waited += now - waiter.since
                 slot.since = now
                 slot.waiter = waiter
                 waiter.slot = slot
+                self.queue.leave(waiter)
                 return waiter
             if self.policy.pooled:
                 slot.state = IDLE
@@ -128,6 +169,15 @@ class Machine:
         self._give_unusual(slot, now)
         return None
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection to come back, or for one that others want too.
+
+        In a null pool, who waits for a connection of his own being opened is no queue.
+        """
+        own = 0 if self.policy.pooled else self.tally[State.OPENING]
+        return max(0, self.queue.live - own)
+
     # -- callers ------------------------------------------------------------------------------
 
     def acquire(self, waiter: Waiter, now: float) -> None:
@@ -135,15 +185,17 @@ class Machine:
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
         limit = self.policy.max_waiting
-        if limit and self.queue.live >= limit:
-            text = f"{self.queue.live} requests waiting already, max_waiting={limit}"
+        if limit and self.waiting >= limit:
+            text = f"{self.waiting} requests waiting already, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
-        if self._hopeless(now):
+        if self.connector.trouble is not None and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
-        self.queued += 1
+        full = self.counted >= self.most
+        self.queued += full or self.policy.pooled
         self.queue.join(waiter)
-        self._wake_at(waiter.deadline)
-        if self.counted < self.policy.most or self.tally[State.SUSPECT]:
+        if waiter.deadline < self.next_wake:
+            self.next_wake = waiter.deadline
+        if not full or self.tally[State.SUSPECT]:
             self.connector.hurry(now)
             self._refill(now)
 
@@ -152,15 +204,14 @@ class Machine:
         if self.queue.leave(waiter):
             self.errors += 1
             self.waited += now - waiter.since
-        elif waiter.slot is None:
-            self.hopes = [hope for hope in self.hopes if hope[1] is not waiter]
-        elif waiter.slot.conn is not None:
+        elif waiter.slot is not None and waiter.slot.conn is not None:
             self.errors += 1
             slot, waiter.slot = waiter.slot, None
             slot.waiter = None
             if slot.state is LENT:
                 self._fire(slot, Event.GIVE)
                 self._settle(slot, now)
+                self._refill(now)
             else:
                 self.discard(slot, now)
 
@@ -174,6 +225,10 @@ class Machine:
         else:
             self._ping(slot, now)
         self.acquire(waiter, now)
+
+    def keeps(self) -> bool:
+        """Whether a connection returned now would be used again."""
+        return not self.closed and (self.policy.pooled or self.queue.live > 0)
 
     def work(self, slot: Slot, now: float) -> bool:
         """The connection came back but needs work first; False if it is beyond that."""
@@ -191,6 +246,7 @@ class Machine:
         self._fire(slot, Event.GIVE)
         slot.heard_at = slot.checked_at = slot.since = now
         self._settle(slot, now)
+        self._refill(now)
 
     def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
         """The owner is done with a connection that must not be lent again.
@@ -202,8 +258,8 @@ class Machine:
         if slot.state is State.CORPSE or slot.state in (LENT, State.RETURNING):
             slot.waiter = None
             slot.why = why
-            self._fire(slot, Event.RETIRE)
             self.effects.append(Close(slot))
+            self._fire(slot, Event.RETIRE)
         self._refill(now)
 
     def vanished(self, slot: Slot, now: float) -> None:
@@ -221,18 +277,21 @@ class Machine:
         trouble, down_since = self.connector.trouble, self.connector.down_since
         self.connector.succeeded(took)
         self.connecting += took
-        self.roundtrip.sample(took / 4)  # a connect is about four round trips
-        self._fire(slot, Event.OPENED)
+        self.roundtrip.seed(took / 4)  # a connect is about four round trips
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
         slot.why = ""
         slot.generation = self.generation
         slot.expires_at = now + self._lifetime()
         slot.keepalive = self._keepalive()
+        self._fire(slot, Event.OPENED)
         self._tell(Opened(slot.number, took))
         if trouble is not None:
             self._failed_until = inf
             self._tell(Recovered(now - down_since))
+        waited = self.waited
         self._settle(slot, now)
+        if not self.policy.pooled:  # who waits for a connection of his own does not queue
+            self.waited = max(waited, self.waited - took)
         self._proven(started, now)
         self._renewed(now)
         self._refill(now)
@@ -264,8 +323,8 @@ class Machine:
             self.idle.remove(slot)
         if slot.state in (IDLE, State.TESTING, State.SUSPECT):
             self.lost += 1
-            self._died(slot)
             self.effects.append(Close(slot))
+            self._died(slot)
         elif slot.state in (LENT, State.RETURNING):
             self._died(slot)
         else:
@@ -308,54 +367,79 @@ class Machine:
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
-        if self.hopes:
-            self._fulfil()
+        if self.queue.live or self.hopes:
+            self._refill(now)
 
     # -- time ---------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Do what has become due, and set ``next_wake``."""
         self.next_wake = now + LONGEST_SLEEP
-        for waiter in self.queue.expire(now):
-            self._refuse(waiter, now, Refusal("timeout", self.picture(now)))
+        for waiter in self.queue.expired(now):
+            self._refuse(waiter, now, Refusal("timeout", self.picture(now)), queued=True)
         self._wake_at(self.queue.soonest)
         for hope in list(self.hopes):
             if hope[1].deadline <= now:
-                self.hopes.remove(hope)
                 self._refuse(hope[1], now, Refusal("timeout", self.picture(now)))
+                self.hopes.remove(hope)
             else:
                 self._wake_at(hope[1].deadline)
         if self.closed:
+            while self.idle:  # only after an interruption
+                self._retire(self.idle.pop(), now, "pool closed")
             return
         self._watch_attempts(now)
         self._watch_pings(now)
-        self._retire_old(now)
-        self._keep_alive(now)
+        if now >= self._retire_at:
+            self._retire_old(now)
+        if now >= self._ping_at:
+            self._keep_alive(now)
+        self._wake_at(self._retire_at)
+        self._wake_at(self._ping_at)
         self._refill(now)
 
     def slept(self, seconds: float, now: float) -> None:
-        """This process stood still: every silence and every age has grown unseen."""
+        """This process stood still: every silence and every age has grown unseen.
+
+        ``seconds`` is what the core's clock has missed. What is in flight gets its whole time
+        again: nothing is given up for an answer that we came late to read.
+        """
         for slot in self.slots:
             slot.heard_at -= seconds
             slot.checked_at -= seconds
+            slot.opened_at -= seconds
             slot.expires_at -= seconds
+            if slot.state is State.OPENING:
+                slot.since = now
+            elif slot.state is State.TESTING:
+                slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
+            elif slot.state is State.SUSPECT:
+                slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
+        self.drained_at -= seconds
+        self._retire_at = self._ping_at = now
         self._tell(Slept(seconds))
         self.suspect_all(now)
 
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
-        """Wake the waiter when ``min_size`` connections rest in the pool.
+        """Wake the waiter when the pool has ``min_size`` connections that are not in doubt.
 
         A null pool, which keeps none, opens one connection to see whether it can.
         """
+        if self.closed:
+            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
         if self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
+        before = self.connector.successes
         if self.policy.pooled:
-            self._hope(lambda: len(self.idle) >= self.policy.min_size, waiter)
+            self._hope(lambda: self._sound() >= self.policy.min_size, waiter)
         else:
-            before = self.connector.successes
-            self._hope(lambda: self.connector.successes > before, waiter)
+            self._hope(lambda: self._sound() > 0 or self.connector.successes > before, waiter)
         self.connector.hurry(now)
         return self._refill(now)
+
+    def lose_hope(self, waiter: Waiter) -> None:
+        """The waiter for a condition waits no longer."""
+        self.hopes = [hope for hope in self.hopes if hope[1] is not waiter]
 
     def wait_until_tested(self, waiter: Waiter, now: float) -> None:
         """Test all connections at rest; wake the waiter when none is under test."""
@@ -367,12 +451,16 @@ class Machine:
     def change(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
         old, self.policy = self.policy, policy
+        self.most = policy.most
         self.connector.most = self._most_at_once()
         for slot in self.slots:
             if policy.keepalive != old.keepalive:
                 slot.keepalive = self._keepalive()
             if policy.max_lifetime != old.max_lifetime:
                 slot.expires_at = min(slot.expires_at, now + self._lifetime())
+        if self._excess() > 0:
+            self.generation += 1  # shuts the door for returns: they are counted
+        self._retire_at = self._ping_at = now
         self._wake_at(now)
         self._refill(now)
 
@@ -401,18 +489,53 @@ class Machine:
                 self.effects.append(Abandon(slot))
 
     def reconcile(self) -> None:
-        """Rebuild the indices from the slot table, after an interruption in mid-transition.
+        """Make the indices true again after an interruption in mid-transition.
 
-        A slot that was lent to nobody (its connection still here, no waiter to claim it) rests.
+        What makes this possible is the order of writing: an effect is noted before the table
+        confirms it (one that the table does not confirm is struck here), and a hand-over is
+        the one assignment to ``waiter.slot``. A slot that was lent to nobody (its connection
+        still here, no waiter to claim it) rests again. Those granted one are woken once more.
+
+        The shell repeats an interrupted ``discard``, and calls ``abandon`` for a waiter whose
+        ``acquire`` or ``doubt`` was interrupted, before it calls this.
         """
+        self.slots = {slot: None for slot in self.slots if slot.state is not State.GONE}
+        self.queue.rebuild()
+        self.hopes = [hope for hope in self.hopes if not hope[1].gone]
+        noted, self.effects = self.effects, []
+        for effect in noted:
+            if self._confirmed(effect) and effect not in self.effects:
+                self.effects.append(effect)
         for slot in self.slots:
-            if slot.state is LENT and slot.conn is not None and slot.waiter is None:
-                slot.state = IDLE
+            if slot.waiter is not None and slot.waiter.slot is not slot:
+                slot.waiter = None
+            if slot.state is LENT and slot.conn is not None:
+                if slot.waiter is None:
+                    slot.state = IDLE
+                else:
+                    self.effects.append(Wake(slot.waiter))
         self.idle = sorted((s for s in self.slots if s.state is IDLE), key=_rested_since)
         self.tally = dict.fromkeys(State, 0)
         for slot in self.slots:
             self.tally[slot.state] += 1
         self.counted = sum(COUNTED[slot.state] for slot in self.slots)
+        self._renewing = True
+        self.next_wake = self._retire_at = (
+            self._ping_at
+        ) = -inf  # the next tick finds what else was left undone
+
+    def _confirmed(self, effect: Effect) -> bool:
+        match effect:
+            case Open(slot):
+                return slot in self.slots and slot.state in (State.OPENING, State.DISOWNED)
+            case Ping(slot):
+                return slot.state in (State.TESTING, State.SUSPECT)
+            case Close(slot):
+                return slot.state in (State.CLOSING, State.DEAD)
+            case Wake(waiter):
+                return waiter.gone
+            case _:
+                return True
 
     # -- what a person may know ---------------------------------------------------------------
 
@@ -446,7 +569,7 @@ class Machine:
         self.tally[new] += 1
         self.counted += COUNTED[new] - COUNTED[old]
         if new is State.GONE:
-            self.slots.discard(slot)
+            self.slots.pop(slot, None)
 
     def _tell(self, happening: Cut | OpenFailed | Opened | Recovered | Retired | Slept) -> None:
         self.effects.append(Tell(happening))
@@ -470,9 +593,14 @@ class Machine:
         """Connections that are there and not in doubt, at rest or in use."""
         return sum(self.tally[state] for state in _PRESENT)
 
+    def _excess(self) -> float:
+        """How many must go after max_size was lowered."""
+        return self.counted - self.tally[State.CLOSING] - self.most
+
     def _spare(self) -> int:
         """How many connections there are beyond min_size, but those about to be replaced."""
         renewing = sum(slot.renewing for slot in self.slots if slot.state in _PRESENT)
+        self._renewing = renewing > 0
         return self._present() - renewing - self.policy.min_size
 
     def _lifetime(self) -> float:
@@ -482,18 +610,23 @@ class Machine:
     def _keepalive(self) -> float:
         return self.policy.keepalive * (1.0 - KEEPALIVE_JITTER * self._random())
 
-    def _refuse(self, waiter: Waiter, now: float, refusal: Refusal) -> None:
+    def _refuse(
+        self, waiter: Waiter, now: float, refusal: Refusal, *, queued: bool = False
+    ) -> None:
         self.errors += 1
         self.waited += now - waiter.since
-        waiter.gone = True
-        waiter.refusal = refusal
         self.effects.append(Wake(waiter))
+        waiter.refusal = refusal
+        if queued:
+            self.queue.leave(waiter)
+        waiter.gone = True
 
     def _refuse_all(self, now: float, refusal: Refusal) -> None:
-        hopeful = [waiter for _, waiter in self.hopes]
-        self.hopes.clear()
-        for waiter in self.queue.dismiss() + hopeful:
+        for waiter in self.queue.waiting():
+            self._refuse(waiter, now, refusal, queued=True)
+        for _, waiter in self.hopes:
             self._refuse(waiter, now, refusal)
+        self.hopes.clear()
 
     def _rejection(self, now: float) -> Refusal:
         when, text = self.last_error or (now, "")
@@ -504,8 +637,8 @@ class Machine:
         """Close a connection that nobody holds. The caller has taken it out of ``idle``."""
         slot.why = why
         slot.since = now
-        self._fire(slot, Event.RETIRE)
         self.effects.append(Close(slot))
+        self._fire(slot, Event.RETIRE)
 
     def _died(self, slot: Slot) -> None:
         self._fire(slot, Event.DIED)
@@ -513,10 +646,11 @@ class Machine:
 
     def _ping(self, slot: Slot, now: float) -> None:
         """The caller has taken it out of ``idle``."""
-        self._fire(slot, Event.PING)
         slot.sent_at = now
-        self._wake_at(now + self.roundtrip.limit)
+        slot.given_up_at = now + self.roundtrip.limit
+        self._wake_at(slot.given_up_at)
         self.effects.append(Ping(slot))
+        self._fire(slot, Event.PING)
 
     def _settle(self, slot: Slot, now: float) -> None:
         """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
@@ -524,20 +658,23 @@ class Machine:
             self._retire(slot, now, "pool closed")
         elif now >= slot.expires_at:
             self._retire(slot, now, "max_lifetime")
-        elif slot.opened_at <= self.drained_at:
+        elif slot.began_at <= self.drained_at:
             self._retire(slot, now, "drained")
+        elif self._excess() > 0:
+            self._retire(slot, now, "resized")
         elif not self.policy.pooled and not self.queue.live:
             self._retire(slot, now, "null pool")
         elif slot.generation != self.generation:
             self._ping(slot, now)
         elif self.queue.live:
-            waiter = self.queue.next()
+            waiter = self.queue.first()
             self.waited += now - waiter.since
+            self.effects.append(Wake(waiter))
             self._fire(slot, Event.TAKE)
             slot.since = now
             slot.waiter = waiter
             waiter.slot = slot
-            self.effects.append(Wake(waiter))
+            self.queue.leave(waiter)
         else:
             insort(self.idle, slot, key=_rested_since)
 
@@ -568,7 +705,9 @@ class Machine:
         coming = opening + (0 if suspects else tally[State.TESTING])
         wanted = self.queue.live - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
-        floor = policy.min_size - have + sum(slot.renewing for slot in self.idle)
+        floor = policy.min_size - have
+        if self._renewing:
+            floor += sum(slot.renewing for slot in self.idle)
         if self.hopes and not policy.pooled:
             floor = 1 - opening
         short = max(wanted, floor)
@@ -581,22 +720,22 @@ class Machine:
             if now < self.connector.not_before:
                 self._wake_at(self.connector.not_before)
             return
-        if self.counted >= policy.most:
+        if self.counted >= self.most:
             if suspects and not self.idle and not opening and not tally[State.CLOSING]:
                 self._sacrifice(now)
             return
-        for _ in range(int(min(short, permitted, policy.most - self.counted))):
+        for _ in range(int(min(short, permitted, self.most - self.counted))):
             self._open(now)
 
     def _open(self, now: float) -> None:
         self._numbers += 1
         slot = Slot(self._numbers, now, self.generation)
-        self.slots.add(slot)
+        self.effects.append(Open(slot))
+        self.slots[slot] = None
         self.tally[State.OPENING] += 1
         self.counted += 1
         self.connects += 1
         self._wake_at(now + self.connector.patience)
-        self.effects.append(Open(slot))
 
     def _sacrifice(self, now: float) -> None:
         """The pool is full of silent connections: the one silent longest gives its place."""
@@ -619,7 +758,7 @@ class Machine:
     def _give_up_soon(self, slot: Slot, now: float) -> None:
         """Set when to give up a suspect: sooner if its silence is proven."""
         if slot.sent_at <= self._answered:
-            proven = max(now, self._answered_at + self.roundtrip.limit)
+            proven = max(now, self._answered_at + self.roundtrip.usual)
             slot.given_up_at = min(slot.given_up_at, proven)
         self._wake_at(slot.given_up_at)
 
@@ -631,6 +770,14 @@ class Machine:
         elif now >= self._failed_until:
             self._failed_until = now + timeout
             self.effects.append(ReconnectFailed())
+        self._wake_at(self._failed_until)
+
+    def _sound(self) -> int:
+        """Connections that are there and not in doubt: a keepalive under way is no doubt."""
+        doubted = sum(
+            s.state is State.TESTING and s.generation != self.generation for s in self.slots
+        )
+        return self._present() - doubted
 
     def _hope(self, condition: Callable[[], bool], waiter: Waiter) -> None:
         self.hopes.append((condition, waiter))
@@ -675,21 +822,22 @@ class Machine:
                     self.effects.append(Abandon(slot))
 
     def _watch_pings(self, now: float) -> None:
-        limit = self.roundtrip.limit
         if self.tally[State.TESTING]:
             lost = False
             for slot in list(self.slots):
                 if slot.state is State.TESTING:
-                    if now >= slot.sent_at + limit:
-                        self._fire(slot, Event.OVERDUE)
+                    if now >= slot.given_up_at:
                         slot.given_up_at = slot.sent_at + SUSPECT_CEILING
                         self._give_up_soon(slot, now)
+                        self._fire(slot, Event.OVERDUE)
                         lost = True
                     else:
-                        self._wake_at(slot.sent_at + limit)
+                        self._wake_at(slot.given_up_at)
             if lost:
+                self.connector.wounded()
                 # None of its siblings is lent before it has been tested too.
                 self.suspect_all(now)
+                self.roundtrip.lost()
         if self.tally[State.SUSPECT]:
             for slot in list(self.slots):
                 if slot.state is State.SUSPECT:
@@ -704,16 +852,18 @@ class Machine:
         lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
         self._renewed(now)
         spare = self._spare()
+        excess = self._excess()
         for slot in list(self.idle):
             if now >= slot.expires_at:
                 why = "max_lifetime"
-            elif self.counted > policy.most:
+            elif excess > 0:
                 why = "resized"
             elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
             elif now >= slot.expires_at - lead and not slot.renewing:
-                if self.counted < policy.most:
-                    slot.renewing = spare <= 0
+                if self.counted < self.most:
+                    if spare <= 0:
+                        slot.renewing = self._renewing = True
                     continue
                 if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
                     continue
@@ -723,30 +873,35 @@ class Machine:
             else:
                 continue
             spare -= not slot.renewing
+            excess -= 1
             self.idle.remove(slot)
             self._retire(slot, now, why)
-        for slot in self.idle:
-            due = slot.expires_at
-            self._wake_at(due if slot.renewing else max(now + lead / 8, due - lead))
+        # Connections now lent come back unseen: look again before one can be overdue by much.
+        due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
+        if self.idle:
+            end = min(slot.expires_at for slot in self.idle)
+            due = min(due, end, max(now + lead / 8, end - lead))
             if spare > 0:
-                self._wake_at(slot.since + policy.max_idle)
+                due = min(due, self.idle[0].since + policy.max_idle)
+        self._retire_at = due
 
     def _keep_alive(self, now: float) -> None:
         interval = self.policy.keepalive
-        if interval == inf:
-            return
         soon = now + min(COALESCE, interval / 16)
-        due = [s for s in self.idle if max(s.since, s.heard_at) + s.keepalive <= soon]
+        due, again = [], now + interval / 8  # those now lent come back unseen
+        for slot in self.idle:
+            when = max(slot.since, slot.heard_at) + slot.keepalive
+            if when <= soon:
+                due.append(slot)
+            else:
+                again = min(again, when)
         # At most half of those at rest, so that a caller finds one that is not under test.
         testing = self.tally[State.TESTING]
         room = max(1, (len(self.idle) + testing) // 2) - testing
         for slot in due[: max(0, room)]:
             self.idle.remove(slot)
             self._ping(slot, now)
-        for slot in self.idle:
-            self._wake_at(max(now + PAUSE, max(slot.since, slot.heard_at) + slot.keepalive))
-        # Connections now lent come back unseen; look again before the first can be due.
-        self._wake_at(now + interval / 8)
+        self._ping_at = again if len(due) <= room else now + PAUSE
 
 
 SILENCE = "silence"

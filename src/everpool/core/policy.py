@@ -81,7 +81,7 @@ _LEAST: dict[str, tuple[float, bool, bool]] = {
     "max_size": (0, True, True),
     "timeout": (0, True, False),
     "max_waiting": (0, True, True),
-    "max_lifetime": (0, True, False),
+    "max_lifetime": (0, False, False),
     "max_idle": (0, True, False),
     "reconnect_timeout": (0, True, False),
     "num_workers": (1, True, True),

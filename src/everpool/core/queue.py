@@ -54,50 +54,45 @@ class Queue:
     def join(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)
         self.live += 1
-        self.soonest = min(self.soonest, waiter.deadline)
+        if waiter.deadline < self.soonest:
+            self.soonest = waiter.deadline
 
-    def next(self) -> Waiter:
-        """Take the first who still waits. Only when ``live`` is not zero."""
-        while True:
-            waiter = self._waiters.popleft()
-            if not waiter.gone:
-                waiter.gone = True
-                self.live -= 1
-                return waiter
+    def first(self) -> Waiter:
+        """Who is to be served next. Only when ``live`` is not zero."""
+        return self._waiters[0]  # ``leave`` keeps no mark in front
 
     def leave(self, waiter: Waiter) -> bool:
-        """Give up waiting; False if the waiter was served or refused already."""
+        """Stop waiting, served or not; False if the waiter had left already."""
         if waiter.gone:
             return False
         waiter.gone = True
         self.live -= 1
-        if not self.live:
-            self._waiters.clear()
+        waiters = self._waiters
+        while waiters and waiters[0].gone:
+            waiters.popleft()
+        if not waiters:
             self.soonest = float("inf")
+        elif len(waiters) > 2 * self.live + 64:
+            self._waiters = deque(self.waiting())
         return True
 
-    def expire(self, now: float) -> list[Waiter]:
-        """Remove and return all whose deadline has come."""
+    def expired(self, now: float) -> list[Waiter]:
+        """All whose deadline has come; they are still in the queue."""
         if now < self.soonest:
             return []
         late, self.soonest = [], float("inf")
         for waiter in self.waiting():
             if waiter.deadline <= now:
                 late.append(waiter)
-            elif waiter.deadline < self.soonest:
-                self.soonest = waiter.deadline
-        for waiter in late:
-            waiter.gone = True
-        self.live -= len(late)
-        self._waiters = deque(self.waiting())
+            else:
+                self.soonest = min(self.soonest, waiter.deadline)
         return late
 
-    def dismiss(self) -> list[Waiter]:
-        """Remove and return all."""
-        everyone = self.waiting()
-        for waiter in everyone:
-            waiter.gone = True
-        self._waiters.clear()
-        self.live = 0
-        self.soonest = float("inf")
-        return everyone
+    def rebuild(self) -> None:
+        """Make the indices true again: who has a slot or a refusal waits no more."""
+        for waiter in self._waiters:
+            if waiter.slot is not None or waiter.refusal is not None:
+                waiter.gone = True
+        self._waiters = deque(self.waiting())
+        self.live = len(self._waiters)
+        self.soonest = min((waiter.deadline for waiter in self._waiters), default=float("inf"))

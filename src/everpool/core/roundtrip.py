@@ -11,13 +11,24 @@ MOST = 2.0
 class RoundTrip:
     """Smoothed round-trip time and its variation, in seconds."""
 
-    __slots__ = ("smoothed", "variation")
+    __slots__ = ("_backoff", "smoothed", "variation")
 
     def __init__(self) -> None:
         self.smoothed = 0.0
         self.variation = 0.0
+        self._backoff = 1.0
+
+    def seed(self, took: float) -> None:
+        """A guess from a connect, until there is a sample."""
+        if not self.smoothed:
+            self.sample(took)
+
+    def lost(self) -> None:
+        """A ping (or several at once) took too long: allow the next twice the time."""
+        self._backoff = min(2 * self._backoff, MOST / LEAST)
 
     def sample(self, took: float) -> None:
+        self._backoff = 1.0
         if not self.smoothed:
             self.smoothed, self.variation = took, took / 2
         else:
@@ -25,5 +36,11 @@ class RoundTrip:
             self.smoothed += (took - self.smoothed) / 8
 
     @property
-    def limit(self) -> float:
+    def usual(self) -> float:
+        """What an answer takes at most, going by those that came."""
         return min(MOST, max(LEAST, self.smoothed + 4 * self.variation))
+
+    @property
+    def limit(self) -> float:
+        """What the next ping is allowed."""
+        return min(MOST, self._backoff * self.usual)

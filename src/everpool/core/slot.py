@@ -127,6 +127,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "began_at",
         "cause",
         "checked_at",
         "conn",
@@ -151,13 +152,14 @@ class Slot:
         self.state = State.OPENING
         self.since = now  # when the present state began (for LENT and IDLE: lent, rested since)
         self.generation = generation  # the suspicion it has been tested against
+        self.began_at = now  # when the decision to open it fell: what it was configured by
         self.opened_at = now
         self.expires_at = 0.0
         self.heard_at = now  # when the server was last heard on it, as far as we know
         self.checked_at = now  # when it was last peeked at
         self.keepalive = 0.0  # its own jittered interval
         self.sent_at = 0.0  # when the ping in flight was sent
-        self.given_up_at = 0.0  # SUSPECT: when its silence is taken for its death
+        self.given_up_at = 0.0  # TESTING: when it becomes suspect; SUSPECT: when given up
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed

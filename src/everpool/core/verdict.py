@@ -40,21 +40,31 @@ _REJECTED = (
     "invalid dsn",
     "bad value for connect_timeout",
     "unsupported frontend protocol",
+    "does not match host name",
+    "root certificate file",
+    "sasl authentication failed",  # PgBouncer, like the next two
+    "no such user",
+    "no such database",
+    "tenant or user not found",  # Supabase's pooler
+    "has no credentials for the role",  # the RDS proxy
 )
 _CROWDED = (
     "too many clients already",
     "too many connections",
     "remaining connection slots are reserved",
     "no more connections allowed",
+    "max clients reached",  # Supabase's pooler, like the next
+    "max client connections reached",
 )
 _UNRESOLVED = ("failed to resolve host", "could not translate host name")
+_RESOLVER_DOWN = ("temporary failure in name resolution", "[errno -3]")
 
 
 def judge_connect(text: str, *, needs_password: bool = False, connected_before: bool) -> Trouble:
     """Judge a failed connect by the text of its error.
 
     A host name that does not resolve is a mistake in the settings if no connection ever
-    succeeded, and a passing fault of the resolver afterwards.
+    succeeded, and a passing fault of the resolver afterwards, or if it says so itself.
     """
     low = text.lower()
     if any(fragment in low for fragment in _CROWDED):
@@ -63,9 +73,11 @@ def judge_connect(text: str, *, needs_password: bool = False, connected_before: 
         return Trouble.REJECTED
     if "does not exist" in low and ("role" in low or "database" in low or "user" in low):
         return Trouble.REJECTED
+    if any(fragment in low for fragment in _RESOLVER_DOWN):
+        return Trouble.GONE
     if not connected_before and any(fragment in low for fragment in _UNRESOLVED):
         return Trouble.REJECTED
-    if "timeout expired" in low:
+    if "timeout expired" in low or "connection timed out" in low:
         return Trouble.SILENT
     return Trouble.GONE
 

@@ -1,5 +1,4 @@
-"""A laboratory for connections: a PostgreSQL server of one's own, and every way to cut a connection
-to it.
+"""A laboratory for connections: a PostgreSQL server, and every way to cut a connection to it.
 
 For the tests of programs as much as for our own. It needs the standard library and, for the server,
 PostgreSQL's programs on this machine.
@@ -7,6 +6,7 @@ PostgreSQL's programs on this machine.
 * :class:`PostgresServer` starts a server and leaves nothing behind.
 * :class:`FaultProxy` stands between a client and a server and breaks connections: now, by the
   clock, by the message.
+* :class:`everpool.lab.netns.PrivateNetwork` loses packets, which a proxy cannot.
 * :mod:`everpool.lab.frames` reads and builds PostgreSQL's messages.
 """
 

@@ -1,10 +1,9 @@
-"""The process that owns a lab server: it starts, restarts and ends PostgreSQL, and outlives whoever
-asked for it.
+"""The process that owns a lab server, and outlives whoever asked for it.
 
-It is run as a script, in a session of its own, and uses nothing but the standard library. Its
-parent speaks to it in lines of JSON over its standard input and is answered over its standard
-output. End of input, or another parent than the one that started it, means the parent is gone,
-however it went: the server is ended and its directory removed.
+It starts, restarts and ends PostgreSQL. It is run as a script, in a session of its own, and uses
+nothing but the standard library. Its parent speaks to it in lines of JSON over its standard input
+and is answered over its standard output. End of input, or another parent than the one that started
+it, means the parent is gone, however it went: the server is ended and its directory removed.
 
 A separate process, for three reasons. Nothing of the parent's has to run when the parent is killed.
 The parent may start servers from a short-lived thread: the kernel's parent-death signal fires when
@@ -23,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ def drop_privileges() -> None:
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
+
+
+_BECOME: dict[str, Callable[[], None]] = {
+    "namespace": enter_user_namespace,
+    "drop": drop_privileges,
+    "self": lambda: None,
+}
 
 
 def _die_with_keeper() -> None:
@@ -172,9 +179,7 @@ def serve() -> None:
     keeper = Keeper(config)
     try:
         try:
-            {"namespace": enter_user_namespace, "drop": drop_privileges}.get(
-                config["identity"], lambda: None
-            )()
+            _BECOME[config["identity"]]()
         except OSError as error:
             _answer({"error": f"cannot become an ordinary user ({config['identity']}): {error}"})
             return

@@ -64,9 +64,9 @@ def _complete(directory: Path) -> bool:
 
 def _candidates() -> Iterator[Path]:
     if initdb := shutil.which("initdb"):
-        yield Path(initdb).parent
         # A link into a versioned directory: its siblings are there, not beside the link.
         yield Path(initdb).resolve().parent
+        yield Path(initdb).parent
     if pg_config := shutil.which("pg_config"):
         try:
             run = subprocess.run(

@@ -35,8 +35,7 @@ class AgeCut:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Every so many seconds the client of an established session gets a ParameterStatus it did not
-    ask for."""
+    """Send an established session a ParameterStatus nobody asked for, every *every* seconds."""
 
     every: float
     name: str = "application_name"

@@ -12,7 +12,7 @@ from everpool.lab.frames import ClientReader, Frame, ServerReader
 
 __all__ = ["Dialogue"]
 
-_EXTENDED = frozenset((b"P", b"B", b"D", b"E", b"C", b"H"))
+_EXTENDED = frozenset((b"P", b"B", b"D", b"E", b"C"))
 _REQUESTS = frozenset((b"Q", b"S", b"F"))
 
 
@@ -56,36 +56,17 @@ class Dialogue:
         return frames
 
     def from_server(self, data: bytes) -> list[Frame]:
-        """Take bytes the server sent; return the messages they complete."""
+        """Take bytes the server sent; return the messages they complete.
+
+        They count when the client gets them, of which :meth:`delivered` is told one by one.
+        """
         frames = self._server.feed(data)
-        for frame in frames:
-            self._note_server(frame)
+        if self._server.opaque:
+            self._client.opaque = True
         return frames
 
-    def answered_by_relay(self, data: bytes) -> None:
-        """Take messages that the relay itself sent to the client in answer to a request it kept
-        from the server."""
-        for frame in ServerReader().feed(data):
-            self._note_server(frame)
-
-    def _note_client(self, frame: Frame) -> None:
-        if frame.kind in ("SSLRequest", "GSSENCRequest"):
-            self._server.expect_reply()
-        elif frame.kind == "CancelRequest":
-            self.cancel = True
-        elif frame.kind == "StartupMessage":
-            self.started = True
-        elif frame.tag in _EXTENDED:
-            self._unsynced = True
-        elif frame.tag in _REQUESTS:
-            # A server that reads COPY data ignores Sync, until CopyDone or CopyFail.
-            if not (frame.tag == b"S" and self._copying_in):
-                self._requests.append(frame.tag)
-            self._unsynced = False
-        elif frame.tag in (b"c", b"f"):
-            self._copying_in = False
-
-    def _note_server(self, frame: Frame) -> None:
+    def delivered(self, frame: Frame) -> None:
+        """Take a message of the server's, or the relay's own, that was sent to the client."""
         if frame.tag == b"Z":
             self.ready = True
             self.status = frame.body.decode("ascii", "replace")
@@ -100,5 +81,23 @@ class Dialogue:
             self._copying_in = True
         elif frame.tag == b"K":
             self.backend_pid = int.from_bytes(frame.body[:4], "big")
-        elif frame.kind == "EncryptionReply" and self._server.opaque:
-            self._client.opaque = True
+
+    def forget(self) -> None:
+        """Messages were lost: nothing is known to be in hand."""
+        self._requests.clear()
+        self._unsynced = self._copying_in = False
+
+    def _note_client(self, frame: Frame) -> None:
+        if frame.kind in ("SSLRequest", "GSSENCRequest"):
+            self._server.expect_reply()
+        elif frame.kind == "CancelRequest":
+            self.cancel = True
+        elif frame.kind == "StartupMessage":
+            self.started = True
+        elif frame.tag in _EXTENDED:
+            self._unsynced = True
+        elif frame.tag in _REQUESTS:
+            self._requests.append(frame.tag)
+            self._unsynced = False
+        elif frame.tag in (b"c", b"f"):
+            self._copying_in = False

@@ -1,5 +1,4 @@
-"""The vocabulary of faults: how a connection ends, which message sets a fault off, and what the
-fault is.
+"""The vocabulary of faults: how connections end, what sets a fault off, what the fault is.
 
 Everything here is a plain value. What the values do is in :mod:`everpool.lab.link`.
 """
@@ -65,17 +64,18 @@ class Style:
     server_told: bool = True
 
     def one_sided(self) -> Self:
-        """The same, but the server is not told: its session goes on, with its locks and its
-        transaction.
+        """The same, but the server is not told.
 
-        It is told when the proxy closes.
+        Its session goes on, with its locks and its transaction. It is told when the proxy closes.
         """
         return replace(self, server_told=False)
 
     @classmethod
     def parse(cls, text: str) -> Style:
-        """Return the style called ``fin``, ``rst``, ``rst-next``, ``silence`` or
-        ``fatal:<SQLSTATE>``."""
+        """Return the style of that name; the last is written ``fatal:<SQLSTATE>``.
+
+        Raises :class:`ValueError`.
+        """
         kind, _, sqlstate = text.partition(":")
         if kind == "fatal":
             return fatal(sqlstate) if sqlstate else fatal()
@@ -97,8 +97,10 @@ SILENCE: Final = Style("silence")
 def fatal(
     sqlstate: str = "57P01", message: str = "terminating connection due to administrator command"
 ) -> Style:
-    """Return the style that says goodbye with a FATAL ErrorResponse. On an encrypted connection it
-    is a ``fin``."""
+    """Return the style that says goodbye with a FATAL ErrorResponse.
+
+    On an encrypted connection, where nothing can be said, it is a ``fin``.
+    """
     if len(sqlstate) != 5:
         raise ValueError(f"an SQLSTATE has five characters, not {sqlstate!r}")
     return Style("fatal", sqlstate, message)
@@ -144,8 +146,10 @@ class Message:
 
 STARTUP: Final = Message("client", "StartupMessage")
 COMMIT: Final = Message("client", ("Query", "Parse"), contains=b"COMMIT")
-"""The client asks for a commit. In the extended protocol the request is complete only with the Sync
-that follows."""
+"""The client asks for a commit.
+
+In the extended protocol the request is complete only with the Sync that follows.
+"""
 COMMITTED: Final = Message("server", "CommandComplete", contains=b"COMMIT")
 """The server says that it committed."""
 READY: Final = Message("server", "ReadyForQuery")
@@ -167,8 +171,10 @@ class CutAfter:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The message, and all behind it in its direction, waits until the rule is released; then it is
-    delivered, even when its sender is gone by then."""
+    """The message, and all behind it in its direction, waits until the rule is released.
+
+    Then it is delivered, even when its sender is gone by then.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +184,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The message is not delivered; the client gets *data* (of :mod:`everpool.lab.frames`), then
-    the cut, if any."""
+    """The message is not delivered; the client gets *data*, then the cut, if any.
+
+    Messages for *data* are built by :mod:`everpool.lab.frames`.
+    """
 
     data: bytes
     then: Style | None = None

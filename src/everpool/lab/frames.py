@@ -1,5 +1,4 @@
-"""PostgreSQL's wire protocol (version 3) as frames: bytes in, whole messages out, and messages
-built by hand.
+"""PostgreSQL's wire protocol, version 3: bytes in, whole messages out; and a few built by hand.
 
 A frame is a type byte, a length that counts itself, and a body. The exceptions are all at the
 beginning: a client's first packets carry no type byte, and a server answers a request for
@@ -127,8 +126,10 @@ class _Reader:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take *data* and return the messages it completes, in order. Never raises: what is no
-        message is opaque."""
+        """Take *data* and return the messages it completes, in order.
+
+        Never raises: what is no message is opaque.
+        """
         self._buffer += data
         frames = []
         while self._buffer:
@@ -190,8 +191,7 @@ class ClientReader(_Reader):
 
 
 class ServerReader(_Reader):
-    """Reads what a server sends. Whoever relays an encryption request says so with
-    :meth:`expect_reply`."""
+    """Reads what a server sends; to be told of encryption requests by :meth:`expect_reply`."""
 
     _kinds = SERVER_KINDS
 
@@ -200,8 +200,7 @@ class ServerReader(_Reader):
         self._replies = 0
 
     def expect_reply(self) -> None:
-        """The next byte answers an SSLRequest or GSSENCRequest (unless it begins an
-        ErrorResponse)."""
+        """The next byte answers an encryption request, unless it begins an ErrorResponse."""
         self._replies += 1
 
     def _next(self) -> Frame | None:
@@ -240,8 +239,10 @@ def _report(
 def error_response(
     sqlstate: str, message: str, *, severity: str = "FATAL", detail: str = "", hint: str = ""
 ) -> bytes:
-    """Return an ErrorResponse; *severity* is ERROR, FATAL or PANIC. Sending it closes nothing by
-    itself."""
+    """Return an ErrorResponse; *severity* is ERROR, FATAL or PANIC.
+
+    Sending it closes nothing by itself.
+    """
     return _report(b"E", severity, sqlstate, message, detail, hint)
 
 

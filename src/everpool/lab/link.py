@@ -1,5 +1,4 @@
-"""One relayed connection: a client's socket, a server's socket, a pipe each way, and what can
-befall them.
+"""One relayed connection: two sockets, a pipe each way, and what can befall them.
 
 A link lives in the thread of its proxy's loop and is made of callbacks. States: ``open``;
 ``silent`` (cut by silence, may be cut again); ``forgotten`` (the next packet of the client is
@@ -20,13 +19,15 @@ from typing import Literal, Protocol
 from everpool.lab.clocks import Clocks
 from everpool.lab.dialogue import Dialogue
 from everpool.lab.faults import Answer, Cut, CutAfter, CutBefore, Drop, Hold, Reason, Style
-from everpool.lab.frames import Frame, error_response, parameter_status
+from everpool.lab.frames import Frame, ServerReader, error_response, parameter_status
 from everpool.lab.pipe import Gate, Pipe
 from everpool.lab.rules import Rule
 
 __all__ = ["Fuse", "Host", "Link", "State"]
 
 State = Literal["open", "silent", "forgotten", "closing", "closed"]
+# Messages of the server that say where the session stands. (No client's message has these letters.)
+_TELLING = frozenset((b"Z", b"G", b"K"))
 _CHUNK = 256 * 1024
 _LINGER_0 = struct.pack("ii", 1, 0)
 
@@ -141,6 +142,8 @@ class Link:
             self.state = "open"
         if self.state != "open":
             return
+        if self.to_client.deaf:
+            self.dialogue.forget()
         for pipe in (self.to_server, self.to_client):
             pipe.deaf = pipe.stopped = False
             pipe.run()
@@ -293,12 +296,7 @@ class Link:
             self._server_left()
             return
         self.last_bytes = self._loop.time()
-        before = self._milestones()
         self._relay("server", self.dialogue.from_server(data), self.to_client)
-        if before != self._milestones():
-            self._host.changed(self)
-        if self.state == "open" and not self.is_busy() and (rule := self.clocks.overdue()):
-            self._cut_when_delivered(self.to_client, rule.style, "age")
         if self.to_client.full and self._server is not None:
             self._pause(self._server)
 
@@ -336,34 +334,51 @@ class Link:
         plain = bytearray()  # messages no rule is interested in travel together
         for frame in frames:
             rule = self._host.rule_for(self.number, sender, frame)
-            if rule is None:
+            if rule is None and frame.tag not in _TELLING:
                 plain += frame.data
                 continue
             self._put(pipe, bytes(plain))
             plain.clear()
-            self._apply(rule, frame, pipe)
+            if rule is None:
+                self._deliver(pipe, frame)
+            else:
+                self._apply(rule, frame, pipe)
         self._put(pipe, bytes(plain))
+
+    def _deliver(self, pipe: Pipe, frame: Frame) -> None:
+        """Pass one message on; what the server says counts once it has left for the client."""
+        self._put(pipe, frame.data)
+        if pipe is self.to_client and not pipe.deaf:
+            pipe.mark(lambda: self._delivered(frame))
+
+    def _delivered(self, frame: Frame) -> None:
+        before = self._milestones()
+        self.dialogue.delivered(frame)
+        if before != self._milestones():
+            self._host.changed(self)
+        if self.state == "open" and not self.is_busy() and (rule := self.clocks.overdue()):
+            self.cut(rule.style, "age")
 
     def _apply(self, rule: Rule, frame: Frame, pipe: Pipe) -> None:
         action = rule.action
+        if not isinstance(action, CutBefore | CutAfter):
+            rule.count()
         match action:
-            case CutBefore(style) | CutAfter(style):
-                if isinstance(action, CutAfter):
-                    self._put(pipe, frame.data)
+            case CutBefore(style):
                 self._cut_when_delivered(pipe, style, "message", rule.count)
-                return
+            case CutAfter(style):
+                self._deliver(pipe, frame)
+                self._cut_when_delivered(pipe, style, "message", rule.count)
             case Hold():
                 self._host.held(rule, pipe.gate(), pipe)
-                self._put(pipe, frame.data)
+                self._deliver(pipe, frame)
             case Answer(data, then):
-                self.dialogue.answered_by_relay(data)
-                self.to_client.put(data)
+                for answer in ServerReader().feed(data):
+                    self._deliver(self.to_client, answer)
                 if then is not None:
-                    self._cut_when_delivered(self.to_client, then, "message", rule.count)
-                    return
+                    self._cut_when_delivered(self.to_client, then, "message")
             case Drop():
                 pass
-        rule.count()
 
     def _put(self, pipe: Pipe, data: bytes) -> None:
         fuse = self.fuses.get(pipe)
@@ -376,11 +391,11 @@ class Link:
             self._cut_when_delivered(pipe, fuse.style, "byte")
 
     def _cut_when_delivered(
-        self, pipe: Pipe, style: Style, reason: Reason, then: Callable[[], None] = lambda: None
+        self, pipe: Pipe, style: Style, reason: Reason, first: Callable[[], None] = lambda: None
     ) -> None:
         def moment() -> None:
+            first()  # whoever sees the cut can rely on its having been counted
             self.cut(style, reason)
-            then()
 
         pipe.mark(moment)
         # What follows must not get through, and must not be answered. A cut that has already

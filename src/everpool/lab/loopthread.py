@@ -1,5 +1,4 @@
-"""An event loop in a thread of its own, and a way to have things done there from any other
-thread."""
+"""An event loop in a thread of its own, and a way to have things done there."""
 
 from __future__ import annotations
 
@@ -16,8 +15,10 @@ _T = TypeVar("_T")
 
 
 class LoopThread:
-    """A running loop. An error in one of its callbacks is kept and raised by :meth:`stop`, not lost
-    in a log."""
+    """A running loop.
+
+    An error in one of its callbacks is kept and raised by :meth:`stop`, not lost in a log.
+    """
 
     def __init__(self, name: str) -> None:
         # Named, because a policy may be set that makes another kind: the relay needs readers and

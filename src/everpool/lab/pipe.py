@@ -28,9 +28,11 @@ _FULL = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """How one direction carries bytes: *latency* and *jitter* in seconds (each piece takes latency
-    plus up to jitter, never overtaking), and a drip of *drip_bytes* every *drip_every* seconds (0
-    bytes: no limit)."""
+    """How one direction carries bytes.
+
+    Each piece takes *latency* plus up to *jitter* seconds and overtakes nothing. No more than
+    *drip_bytes* leave every *drip_every* seconds; 0 bytes is no limit.
+    """
 
     latency: float = 0.0
     jitter: float = 0.0
@@ -61,7 +63,6 @@ class Pipe:
         self._sink: socket.socket | None = None
         self._on_room = on_room
         self._items: deque[tuple[float, bytes | Callable[[], None] | Gate]] = deque()
-        self._last_due = 0.0
         self._next_drip = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -86,14 +87,12 @@ class Pipe:
         self._append(data)
 
     def mark(self, moment: Callable[[], None]) -> None:
-        """Call *moment* when everything queued so far is delivered. A pipe that died never calls
-        it."""
+        """Call *moment* when everything queued so far is delivered; never, if the pipe dies."""
         if not self.dead:
             self._append(moment)
 
     def gate(self) -> Gate:
-        """Let nothing that is queued from now on pass before the returned gate is open and
-        :meth:`run` called."""
+        """Keep back what is queued from now on until the returned gate is open and run() called."""
         gate = Gate()
         if not self.dead:
             self._append(gate)
@@ -126,10 +125,8 @@ class Pipe:
     def _append(self, item: bytes | Callable[[], None] | Gate) -> None:
         road = self.road
         due = 0.0
-        if road.latency or road.jitter or self._last_due:
-            delay = road.latency + (random.random() * road.jitter if road.jitter else 0.0)
-            # Never before what is ahead of it: also when the latency has just been lowered.
-            due = self._last_due = max(self._last_due, self._loop.time() + delay)
+        if road.latency or road.jitter:
+            due = self._loop.time() + road.latency + random.random() * road.jitter
         self._items.append((due, item))
         self.run()
 
@@ -151,8 +148,7 @@ class Pipe:
                 item()
 
     def _send(self, due: float, data: bytes) -> bool:
-        """Send the item at the head, or as much of it as may go now; tell whether to go on with the
-        queue."""
+        """Send as much of the head as may go now; tell whether to go on with the queue."""
         sink, road = self._sink, self.road
         if sink is None:
             return False

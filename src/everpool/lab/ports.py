@@ -50,8 +50,7 @@ def listening_socket(host: str, port: int = 0, *, backlog: int = 1024) -> socket
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port on *host* that was free a moment ago, outside the range outgoing connections
-    are given."""
+    """Return a port on *host* that was free a moment ago, and not an ephemeral one."""
     with listening_socket(host) as sock:
         return int(sock.getsockname()[1])
 

@@ -1,5 +1,4 @@
-"""A TCP proxy that knows PostgreSQL's messages and breaks connections in every way an environment
-does.
+"""A TCP proxy that knows PostgreSQL's messages and breaks connections as environments do.
 
     with PostgresServer() as server, FaultProxy(server.host, server.port) as proxy:
         conn = psycopg.connect(proxy.via(server.dsn))
@@ -41,8 +40,7 @@ _T = TypeVar("_T")
 
 
 class FaultProxy:
-    """A proxy on the loopback in front of one server; a context manager, ``with`` and ``async
-    with`` alike.
+    """A proxy in front of one server; a context manager, ``with`` and ``async with`` alike.
 
     *port* 0 chooses a free port, which the proxy keeps until it is closed, also while it refuses
     connections.
@@ -90,10 +88,10 @@ class FaultProxy:
         return self
 
     def close(self) -> None:
-        """Close every connection and the listener. :meth:`stats` keeps its last answer. Does
-        nothing when closed.
+        """Close every connection and the listener; does nothing when closed.
 
-        Raises what a callback of the proxy, or a rule's predicate, raised while it ran.
+        :meth:`stats` keeps its last answer. Raises what a callback of the proxy, or a rule's
+        predicate, raised while it ran.
         """
         thread, self._thread = self._thread, None
         relay, self._relay = self._relay, None
@@ -125,8 +123,7 @@ class FaultProxy:
         self.close()
 
     def via(self, conninfo: str) -> str:
-        """Return *conninfo* (an address or ``key=value`` pairs) leading to the same database
-        through this proxy."""
+        """Return *conninfo*, an address or ``key=value`` pairs, led through this proxy."""
         if "://" not in conninfo:
             # Of two equal keys, the later one counts.
             return f"{conninfo} host={self.host} port={self.port}"
@@ -160,13 +157,14 @@ class FaultProxy:
         self._do(Relay.accept)
 
     def hang(self) -> None:
-        """Accept new connections, but answer none of them until :meth:`heal`, which connects those
-        still waiting."""
+        """Accept new connections and answer none, until :meth:`heal`.
+
+        Those still waiting by then are connected.
+        """
         self._do(Relay.hang)
 
     def silence(self, *, late: bool = False, link: int | None = None) -> None:
-        """Acknowledge what arrives and deliver nothing, both ways, until :meth:`heal`; new
-        connections hang.
+        """Acknowledge everything and deliver nothing, until :meth:`heal`; new connections hang.
 
         What is swallowed is lost, unless *late*: then it is delivered on healing, as after a short
         loss of the network that retransmission repairs. For a silence that concerns only live
@@ -186,8 +184,7 @@ class FaultProxy:
         direction: Direction = "both",
         link: int | None = None,
     ) -> None:
-        """Deliver each piece *seconds* later, plus up to *jitter*; order is kept and throughput is
-        not limited.
+        """Deliver each piece *seconds* later, plus up to *jitter*, in order, at any throughput.
 
         ``both`` means that much each way: a round trip takes twice as long.
         """
@@ -201,8 +198,7 @@ class FaultProxy:
         direction: Direction = "to_client",
         link: int | None = None,
     ) -> None:
-        """Deliver no more than *count* bytes every *every* seconds; a *count* of 0 lifts the
-        limit."""
+        """Deliver no more than *count* bytes every *every* seconds; 0 bytes lifts the limit."""
         self._do(
             lambda relay: _change_road(relay, direction, link, drip_bytes=count, drip_every=every)
         )
@@ -215,15 +211,16 @@ class FaultProxy:
         direction: Direction = "to_client",
         link: int | None = None,
     ) -> None:
-        """Cut when *count* more bytes were delivered in *direction*; new connections count from
-        their first byte."""
+        """Cut when *count* more bytes were delivered in *direction*.
+
+        New connections count from their first byte.
+        """
         self._do(lambda relay: relay.set_fuse(count, _style(style), direction, link))
 
     def idle_cut(
         self, after: float | None, style: Style | str = FIN, *, link: int | None = None
     ) -> None:
-        """Cut a connection on which no byte was seen either way for *after* seconds; ``None`` ends
-        that."""
+        """Cut a connection without a byte either way for *after* seconds; ``None`` ends that."""
         rule = None if after is None else IdleCut(after, _style(style))
         self._do(lambda relay: relay.set_idle(rule, link))
 
@@ -251,14 +248,12 @@ class FaultProxy:
         *,
         link: int | None = None,
     ) -> None:
-        """Send clients a ParameterStatus they did not ask for, every so many seconds; ``None`` ends
-        that."""
+        """Send clients a ParameterStatus unasked, every *every* seconds; ``None`` ends that."""
         rule = None if every is None else Heartbeat(every, name, value)
         self._do(lambda relay: relay.set_heartbeat(rule, link))
 
     def retarget(self, host: str, port: int) -> None:
-        """Lead new connections to another server, as a failover behind a name does. Live ones
-        stay."""
+        """Lead new connections to another server, as a failover behind a name does."""
         self._target = (host, port)
         self._do(lambda relay: setattr(relay, "target", (host, port)))
 
@@ -271,10 +266,10 @@ class FaultProxy:
         skip: int = 0,
         times: int | None = 1,
     ) -> Rule:
-        """Act when *message* comes by; the first *skip* ones pass, then *times* are acted on
-        (``None``: all).
+        """Act when *message* comes by.
 
-        When several rules match, the oldest acts alone.
+        The first *skip* ones pass, then *times* are acted on (``None``: all). When several rules
+        match, the oldest acts alone.
         """
         rule = self._do(lambda relay: relay.add_rule(message, action, link, skip, times))
         rule.on_release = lambda: self._do(lambda relay: relay.release(rule))
@@ -307,8 +302,10 @@ class FaultProxy:
         )
 
     def wait(self, condition: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
-        """Block until *condition* holds and return the stats it held for; :class:`TimeoutError`
-        after *timeout*."""
+        """Block until *condition* holds, and return the stats it held for.
+
+        Raises :class:`TimeoutError` after *timeout* seconds.
+        """
         deadline = time.monotonic() + timeout
         seen = -1
 
@@ -325,8 +322,7 @@ class FaultProxy:
                     raise TimeoutError(f"not within {timeout:g} s: {stats}")
 
     async def wait_async(self, condition: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
-        """As :meth:`wait`, without blocking the caller's event loop; *condition* runs in another
-        thread."""
+        """As :meth:`wait`, for tasks; *condition* runs in another thread."""
         return await asyncio.to_thread(self.wait, condition, timeout)
 
     # -- Inside --------------------------------------------------------------------------------
@@ -334,7 +330,13 @@ class FaultProxy:
     def _do(self, act: Callable[[Relay], _T]) -> _T:
         if self._thread is None or self._relay is None:
             raise RuntimeError("the proxy is not running")
-        return self._thread.call(act, self._relay)
+        relay = self._relay
+
+        def caught_up() -> _T:
+            relay.catch_up()
+            return act(relay)
+
+        return self._thread.call(caught_up)
 
     def _note_change(self) -> None:
         with self._changed:

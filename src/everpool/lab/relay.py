@@ -1,5 +1,4 @@
-"""The proxy's inside: a listener, the links it made, the rules and settings new ones get, and what
-has happened.
+"""The proxy's inside: a listener, its links, the rules and settings, and what has happened.
 
 Everything here runs in one thread, that of the loop. :mod:`everpool.lab.proxy` is the door for all
 other threads.
@@ -50,12 +49,10 @@ class Stats:
     cancels: int = 0
     """How many of them carried a cancel request."""
     open: int = 0
-    """Sessions that have sent their startup message and were not ended by either side, nor told of
-    an end."""
+    """Sessions that have begun their login and were not ended by either side or told of an end."""
     max_open: int = 0
     connecting: int = 0
-    """Connections accepted whose client has not seen a ReadyForQuery; cancel requests count until
-    they are known."""
+    """Connections that wait for their first ReadyForQuery; a cancel request, until it is known."""
     max_connecting: int = 0
     closing: int = 0
     """Connections whose client was told of the end and has not closed its socket."""
@@ -124,9 +121,14 @@ class Relay:
 
     def _listen(self) -> None:
         assert self._listener is not None
-        self.loop.add_reader(self._listener.fileno(), self._acceptable)
+        self.loop.add_reader(self._listener.fileno(), self.catch_up)
 
-    def _acceptable(self) -> None:
+    def catch_up(self) -> None:
+        """Accept all that waits to be accepted.
+
+        To its client a connection stands before anybody has accepted it. Called first by every
+        method of the proxy, this keeps that from being visible.
+        """
         while self._listener is not None:
             try:
                 client, address = self._listener.accept()
@@ -145,7 +147,6 @@ class Relay:
     def _settle_in(self, link: Link) -> None:
         for direction, pipe in _pipes(link, "both"):
             pipe.road = self._roads[direction]
-            pipe.stopped = self._hanging
             if direction in self._fuses:
                 link.fuses[pipe] = Fuse(*self._fuses[direction])
         self._wind(link)

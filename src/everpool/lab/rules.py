@@ -37,8 +37,10 @@ class Rule:
         return self._hits
 
     def wait(self, timeout: float = 10.0, *, hits: int = 1) -> None:
-        """Block until the rule has acted *hits* times; raise :class:`TimeoutError` after *timeout*
-        seconds."""
+        """Block until the rule has acted *hits* times.
+
+        Raises :class:`TimeoutError` after *timeout* seconds.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: self._hits >= hits, timeout):
                 raise TimeoutError(
@@ -54,8 +56,7 @@ class Rule:
         self.on_remove()
 
     def applies(self, link: int, sender: str, frame: Frame) -> bool:
-        """Tell whether to act on *frame*, and use the rule up if it was the last time. For the
-        proxy."""
+        """Tell whether to act on *frame*, and count that. For the proxy."""
         if not self.active or sender != self.message.sender or self.link not in (None, link):
             return False
         if not self.message.matches(frame):

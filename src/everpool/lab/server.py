@@ -40,6 +40,7 @@ StopMode = Literal["fast", "immediate"]
 _HOST = "127.0.0.1"
 _USER = _DATABASE = "postgres"
 _PORT_ATTEMPTS = 5
+_IDENTITIES = ("namespace", "drop")  # what root becomes, in the order they are tried
 
 _SETTINGS: dict[str, object] = {
     "listen_addresses": _HOST,
@@ -158,8 +159,10 @@ class PostgresServer:
             self._running().postmaster = 0
 
     def up(self) -> None:
-        """End the outage that :meth:`down` began; return when the server accepts connections on the
-        same port."""
+        """End the outage that :meth:`down` began; return when the server accepts connections.
+
+        The port is the same.
+        """
         with self._lock:
             keeper = self._running()
             keeper.postmaster = keeper.order({"do": "up", "port": self.port})
@@ -228,8 +231,7 @@ class _KeeperHandle:
             raise
 
     def order(self, message: Mapping[str, Any]) -> int:
-        """Send one order; return the process id it is answered with, or raise
-        :class:`ServerError`."""
+        """Send one order; return the process id it is answered with. Raises ServerError."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -287,7 +289,7 @@ def _end_keeper(process: subprocess.Popen[bytes], root: Path, owner: int) -> Non
 def _start_keeper(bin_dir: Path, config: Mapping[str, Any]) -> _KeeperHandle:
     """Start a keeper under the first identity this machine allows."""
     refusals = []
-    for identity in ("namespace", "drop") if os.geteuid() == 0 else ("self",):
+    for identity in _IDENTITIES if os.geteuid() == 0 else ("self",):
         home = _shared_tmp() if identity == "drop" else None
         root = Path(tempfile.mkdtemp(prefix="everpool-lab-", dir=home))
         try:
@@ -321,13 +323,21 @@ def _readable_copy(bin_dir: Path, root: Path) -> Path:
     """Return *bin_dir*, or a copy under *root* when other users cannot reach it.
 
     The whole installation is copied, since the programs find their other files relative to
-    themselves.
+    themselves; with it the directory that wheels keep their libraries in, ``<package>.libs``.
     """
     if _open_to_all(bin_dir):
         return bin_dir
+    prefix = bin_dir.parent
+    sources = [prefix]
+    for package in (prefix, *prefix.parents):
+        libraries = package.with_name(f"{package.name}.libs")
+        if package.name and libraries.is_dir():
+            sources = [package, libraries]
+            break
     target = root / "programs"
-    shutil.copytree(bin_dir.parent, target, symlinks=True)
+    for source in sources:
+        shutil.copytree(source, target / source.name, symlinks=True)
     for path in (target, *target.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-    return target / bin_dir.name
+    return target / bin_dir.relative_to(sources[0].parent)

@@ -53,9 +53,9 @@ class Waiter:
         self.gone = False
         self._future = asyncio.get_running_loop().create_future()
 
-    async def wait(self) -> None:
+    def wait(self) -> asyncio.Future[None]:
         """Sleep until woken."""
-        await self._future
+        return self._future
 
     def wake(self) -> None:
         if not self._future.done():
@@ -119,7 +119,7 @@ class Background:
         self._watch = watch
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._at = float("inf")
+        self.due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._connectors = Crew(1 << 30)
         self._workers = Crew(1)
@@ -139,8 +139,8 @@ class Background:
 
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
-        if when < self._at and not self._watch.closed:
-            self._at = when
+        if when < self.due and not self._watch.closed:
+            self.due = when
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_later(max(0.0, when - monotonic()), self._turn)
@@ -180,7 +180,7 @@ class Background:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._at = float("inf")
+        self.due = float("inf")
         self.alarm(pool._turn(self._watch.wait(0)))
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from sys import is_finalizing
 from time import monotonic
 from time import sleep as sleep
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,11 @@ LINGER = 5.0
 # A query interrupted by its user: time to cancel it and read the rest, before the socket is
 # shut down. Longer would keep the user waiting for a server that may not be there.
 CANCEL_GRACE = 0.25
+
+
+# An exception thrown at a thread arrives at its next step in Python. So many steps are a sign that
+# it has arrived and was swallowed, in a finalizer say.
+ARRIVAL_STEPS = 20
 
 
 class Waiter:
@@ -74,11 +80,12 @@ class Job:
     """A call on a worker thread, which can be stopped while it is ``interruptible``."""
 
     def __init__(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.stopping = False
         self._call = call
         self._args = args
         self._gate = threading.Lock()
         self._thread = 0  # the thread to interrupt; 0: not now
-        self.stopping = False
+        self._coming = False  # Stopped has been sent and has not arrived
 
     def run(self) -> None:
         try:
@@ -100,13 +107,16 @@ class Job:
                 self._thread = threading.get_ident()
             try:
                 return call()
+            except Stopped:
+                self._coming = False
+                raise
             finally:
                 with self._gate:
                     self._thread = 0
-                while self.stopping:
-                    sleep(0.001)  # the exception is on its way: it must arrive here
+                while self._coming:
+                    sleep(0.001)  # it must arrive here, not in what follows
         except Stopped:
-            self.stopping = False
+            self._coming = False
             raise
 
     def stop(self) -> None:
@@ -114,6 +124,7 @@ class Job:
             if not self.stopping:
                 self.stopping = True
                 if self._thread:
+                    self._coming = True
                     _raise_in(self._thread)
 
 
@@ -148,12 +159,12 @@ class Crew:
             self._count += 1
             name = f"{self._name}-{self._count}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._jobs.remove(job)
+                raise
             self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._threads.discard(thread)
-            raise
         return job
 
     def dismiss(self) -> list[threading.Thread]:
@@ -185,7 +196,7 @@ class Background:
     def __init__(self, name: str, watch: Watch, pool: ref[Any]) -> None:
         self._watch = watch
         self._pool = pool
-        self._at = 0.0
+        self.due = 0.0
         self._connectors = Crew(f"{name}-connect", most=1 << 30)
         self._workers = Crew(f"{name}-worker", most=1)
         self._thread = threading.Thread(target=self._run, name=f"{name}-watch", daemon=True)
@@ -204,18 +215,21 @@ class Background:
 
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
-        if when < self._at:
-            self._at = when
-            self._watch.ring()
+        if when < self.due:
+            self.due = when
+            if threading.get_ident() != self._thread.ident:
+                self._watch.ring()  # in its own turn the thread is awake
 
     def stop(self) -> list[threading.Thread]:
         """End; return the threads to join."""
-        self._at = 0.0
+        self.due = 0.0
         self._watch.ring()
         return [self._thread, *self._connectors.dismiss(), *self._workers.dismiss()]
 
     def drop(self) -> None:
         """The pool is being collected: end, and wait for the watching thread."""
+        if is_finalizing():
+            return  # the threads are frozen, and the process is about to go
         self.stop()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join(1.0)
@@ -224,14 +238,14 @@ class Background:
         watch, pool_ref = self._watch, self._pool
         try:
             while True:
-                ready = watch.wait(max(0.0, min(self._at - monotonic(), 60.0)))
+                ready = watch.wait(max(0.0, min(self.due - monotonic(), 60.0)))
                 pool = pool_ref()
                 if pool is None or pool._background is not self:
                     return
-                self._at = float("inf")
+                self.due = float("inf")
                 next_turn = pool._turn(ready)
                 del pool
-                self._at = min(self._at, next_turn)
+                self.due = min(self.due, next_turn)
         finally:
             watch.close()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -62,6 +62,23 @@ async def test_a_closed_pool_without_a_server_leaves_no_thread_and_no_descriptor
     gc.collect()
     await eventually(lambda: threads() <= before[0])
     await eventually(lambda: descriptors() <= before[1])
+
+
+async def test_a_pool_closed_in_mid_connect_leaves_no_thread_and_no_descriptor(
+    make: Any, caplog: Any
+) -> None:
+    # pytest keeps the records; those of the original hold the error, and that the connection.
+    caplog.set_level(logging.CRITICAL, logger="psycopg.pool")
+    before = threads(), descriptors()
+    with silent_port() as port:
+        pool = make(2, conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
+        await pool.open()
+        await sleep(0.15)
+        await pool.close(timeout=3)
+    del pool
+    gc.collect()
+    await eventually(lambda: threads() <= before[0])
+    await eventually(lambda: gc.collect() >= 0 and descriptors() <= before[1])
 
 
 if True:  # ASYNC
@@ -156,18 +173,24 @@ else:
 
 
 def program(package: str, dsn: str, body: str, cls: str = "AsyncConnectionPool") -> str:
-    """A script that makes a pool, does what *body* says, and ends without closing it."""
-    make = f"{cls}({dsn!r}, min_size=0 if 'Null' in {cls!r} else 2, max_size=2, open=False)"
-    body = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    """A script that makes a pool, does what *body* says, and ends without closing it.
+
+    The last thing it does itself is to print the time.
+    """
+    sizes = "min_size=0, max_size=2" if "Null" in cls else "min_size=2"
+    body = textwrap.dedent(body).strip()
+    if "END" not in body:
+        body += "\nEND"
+    body = body.replace("END", "print(time.monotonic(), flush=True)")
     if True:  # ASYNC
         return "\n".join(
             [
-                "import asyncio, sys",
+                "import asyncio, sys, time",
                 f"from {package} import {cls}",
                 "async def main():",
-                f"    pool = {make}",
+                f"    pool = {cls}({dsn!r}, {sizes}, open=False)",
                 "    await pool.open()",
-                body,
+                textwrap.indent(body, "    "),
                 "asyncio.run(main())",
             ]
         )
@@ -176,32 +199,33 @@ def program(package: str, dsn: str, body: str, cls: str = "AsyncConnectionPool")
             [
                 "import sys, time",
                 f"from {package} import {cls}",
-                f"pool = {make}",
+                f"pool = {cls}({dsn!r}, {sizes}, open=False)",
                 "pool.open()",
-                textwrap.dedent(body),
+                body,
             ]
         )
 
 
-def run(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Run the script with all warnings shown; the time it took and what came of it."""
-    start = monotonic()
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    return monotonic() - start, done
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with all warnings shown, and assert that it ends soon after its last line.
 
-
-@lru_cache
-def baseline(package: str) -> float:
-    """How long a script takes that imports the package and the like of it, and ends."""
-    return min(
-        run(f"import asyncio, {package}; import psycopg; psycopg.pq.version()")[0] for _ in range(2)
-    )
+    What keeps a program from ending does so every time; a loaded machine only now and then.
+    """
+    for attempt in range(3):
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        ended = monotonic()
+        assert done.stdout, done.stderr
+        last = float(done.stdout)  # the monotonic clock of Linux is one for all processes
+        if ended - last < 0.5:
+            break
+        assert attempt < 2, f"the program took {ended - last:.2f} s to end"
+    return done
 
 
 USE = """
@@ -216,6 +240,7 @@ await conn.execute("select 1")
 NOTHING = "pass"
 FAIL = """
 async with pool.connection() as conn:
+    END
     sys.exit(3)
 """
 if False:  # ASYNC
@@ -228,37 +253,33 @@ if False:  # ASYNC
 async def test_a_program_that_never_closes_its_pool_ends_at_once_and_silently(
     package: str, dsn: str, cls: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, USE, cls))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, USE, cls))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @survives_cancellation
 async def test_a_program_that_ends_while_it_opens_its_pool_does_so_at_once_and_silently(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, NOTHING))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, NOTHING))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @survives_cancellation
 async def test_a_program_that_exits_inside_a_block_ends_at_once_and_silently(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, FAIL))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 3)
-    assert elapsed < baseline(package) + 0.5
+    done = run(program(package, dsn, FAIL))
+    assert (done.stderr, done.returncode) == ("", 3)
 
 
 @survives_cancellation
 async def test_a_program_that_ends_holding_a_connection_ends_at_once(
     package: str, dsn: str
 ) -> None:
-    elapsed, done = run(program(package, dsn, HOLD))
+    done = run(program(package, dsn, HOLD))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert elapsed < baseline(package) + 0.5
 
 
 @survives_cancellation
@@ -266,14 +287,12 @@ async def test_a_program_that_ends_while_a_connect_hangs_does_so_at_once_and_sil
     package: str,
 ) -> None:
     with silent_port() as port:
-        elapsed, done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-    assert elapsed < baseline(package) + 0.6
+        done = run(program(package, f"host=127.0.0.1 port={port} connect_timeout=10", NAP))
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 async def test_a_program_that_ends_while_the_server_is_down_does_so_at_once(package: str) -> None:
     with refusing_port() as port:
-        elapsed, done = run(program(package, f"host=127.0.0.1 port={port}", NAP))
+        done = run(program(package, f"host=127.0.0.1 port={port}", NAP))
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert elapsed < baseline(package) + 0.6

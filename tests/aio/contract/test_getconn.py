@@ -67,8 +67,7 @@ async def test_a_connection_cannot_be_given_back_twice(make_any: Any) -> None:
     async with make_any() as pool:
         conn = await pool.getconn(5)
         await pool.putconn(conn)
-        await eventually(lambda: conn._pool is None)
-        with pytest.raises(ValueError, match="it doesn't come from any pool"):
+        with pytest.raises(ValueError, match="can't return connection to pool"):
             await pool.putconn(conn)
         if not make_any.null:
             await eventually(lambda: available(pool) == 1)
@@ -270,7 +269,7 @@ async def test_close_returns_after_the_pool_was_closed_closes_for_real(make: Any
 
 async def test_close_returns_inside_a_block_counts_as_no_double_return(make: Any) -> None:
     async with make(close_returns=True) as pool:
-        with pytest.raises(ValueError, match="it doesn't come from any pool"):
+        with pytest.raises(ValueError, match="can't return connection to pool"):
             async with pool.connection(timeout=5) as conn:
                 await conn.close()
         await eventually(lambda: available(pool) == 1)

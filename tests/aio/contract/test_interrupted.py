@@ -270,6 +270,8 @@ else:
                     conn.execute("select pg_sleep(20)")
             whole(pool, 1)
 
+    # An exception that a signal raises inside a finalizer is reported, not raised.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     @everpool_only("psycopg_pool can lose a connection to an exception between two statements")
     def test_interrupts_at_random_lose_no_connection(make: Any, alarm: Any) -> None:
         chance = random.Random(7)

@@ -199,11 +199,13 @@ async def test_the_pool_serves_clients_before_it_is_full(make: Any) -> None:
             assert monotonic() - start < 0.9
 
 
-async def test_the_connections_of_a_fresh_pool_are_opened_in_parallel(make: Any) -> None:
+async def test_the_connections_of_a_fresh_pool_are_not_opened_one_after_the_other(
+    make: Any,
+) -> None:
     start = monotonic()
-    async with make(3, connection_class=SlowConnection, num_workers=3) as pool:
+    async with make(6, connection_class=SlowConnection, num_workers=3) as pool:
         await pool.wait(5)
-        assert monotonic() - start < 2.5 * SlowConnection.delay
+        assert monotonic() - start < 5 * SlowConnection.delay
 
 
 async def test_close_closes_the_idle_connections(make: Any, database: Any) -> None:
@@ -277,6 +279,16 @@ async def test_close_does_not_wait_longer_than_its_timeout_for_a_connect(
         await pool.close(timeout=0.3)
         assert monotonic() - start < 1
         assert pool.closed
+
+
+async def test_a_pool_closed_while_it_connects_closes_soon(make: Any, database: Any) -> None:
+    for _ in range(6):
+        pool = make(2)
+        await pool.open()
+        start = monotonic()
+        await pool.close()
+        assert monotonic() - start < 2
+    await eventually(lambda: not database.pids())
 
 
 async def test_connections_that_arrive_after_close_are_closed(make: Any, database: Any) -> None:

@@ -183,7 +183,7 @@ async def test_reconnect_failed_is_called_once_for_each_reconnect_timeout(
         4, conninfo=line.conninfo, reconnect_timeout=0.5, reconnect_failed=reconnect_failed
     ):
         await eventually(lambda: len(calls) == 3)
-    assert all(0.4 < later - earlier < 1.5 for earlier, later in pairwise(calls))
+    assert all(0.4 < later - earlier < 3 for earlier, later in pairwise(calls))
 
 
 async def test_a_reconnect_failed_that_raises_does_not_stop_the_pool(make: Any, line: Line) -> None:
@@ -246,6 +246,7 @@ async def test_a_connection_that_died_while_idle_is_not_lent(make: Any, database
     async with make(3) as pool:
         await pool.wait(5)
         database.kill(*database.pids())
+        await sleep(0.02)  # the time the news takes: tasks get none while `kill` blocks the loop
         for _ in range(3):
             async with pool.connection(timeout=5) as conn:
                 assert await scalar(conn, "select 1") == 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg_pool
 import pytest
+from psycopg import AsyncConnection
 
 from tests.support.aio import eventually, scalar
 
@@ -144,3 +145,81 @@ async def test_a_parametrized_class_can_be_called_and_derived_from(make_any: Any
             assert isinstance(pool, make_any.cls)
             async with pool.connection(timeout=5) as conn:
                 assert await scalar(conn, "select 1") == 1
+
+
+async def test_an_instance_whose_getconn_was_wrapped_lends_through_the_wrapper(
+    make_any: Any,
+) -> None:
+    """As tests and instruments do it, without a class."""
+    log = []
+
+    pool = make_any()
+    original = pool.getconn
+
+    async def wrapper(timeout: float | None = None) -> Any:
+        log.append(timeout)
+        return await original(timeout)
+
+    pool.getconn = wrapper
+    async with pool:
+        async with pool.connection(timeout=4.5) as conn:
+            assert await scalar(conn, "select 1") == 1
+        assert log == [4.5]
+
+
+class Bookkeeping(AsyncConnection[Any]):
+    """A connection class that does something of its own at the end of each block."""
+
+    ends: ClassVar[list[str]] = []
+
+    async def commit(self) -> None:
+        self.ends.append("commit")
+        await super().commit()
+
+    async def rollback(self) -> None:
+        self.ends.append("rollback")
+        await super().rollback()
+
+
+async def use_well_and_badly(pool: Any) -> list[str]:
+    Bookkeeping.ends.clear()
+    async with pool.connection(timeout=5) as conn:
+        await conn.execute("select 1")
+    with pytest.raises(ZeroDivisionError):
+        async with pool.connection(timeout=5) as conn:
+            await conn.execute("select 1")
+            raise ZeroDivisionError
+    return Bookkeeping.ends
+
+
+async def test_a_block_ends_with_the_commit_and_rollback_of_the_connection_class(
+    make_any: Any,
+) -> None:
+    async with make_any(connection_class=Bookkeeping) as pool:
+        assert await use_well_and_badly(pool) == ["commit", "rollback"]
+
+
+async def test_a_connection_class_set_while_open_is_honoured_in_the_same_way(make: Any) -> None:
+    async with make() as pool:
+        await pool.wait(5)
+        pool.connection_class = Bookkeeping
+        await pool.drain()
+        assert await use_well_and_badly(pool) == ["commit", "rollback"]
+
+
+async def test_a_block_is_the_block_of_the_connection_class(make_any: Any) -> None:
+    ends = []
+
+    class Own(AsyncConnection[Any]):
+        async def __aenter__(self) -> Any:
+            ends.append("entered")
+            return await super().__aenter__()
+
+        async def __aexit__(self, *exc: Any) -> None:
+            ends.append("left")
+            await super().__aexit__(*exc)
+
+    async with make_any(connection_class=Own) as pool:
+        async with pool.connection(timeout=5) as conn:
+            await conn.execute("select 1")
+    assert ends == ["entered", "left"]

@@ -68,8 +68,7 @@ def test_a_connection_cannot_be_given_back_twice(make_any: Any) -> None:
     with make_any() as pool:
         conn = pool.getconn(5)
         pool.putconn(conn)
-        eventually(lambda: conn._pool is None)
-        with pytest.raises(ValueError, match="it doesn't come from any pool"):
+        with pytest.raises(ValueError, match="can't return connection to pool"):
             pool.putconn(conn)
         if not make_any.null:
             eventually(lambda: available(pool) == 1)
@@ -269,7 +268,7 @@ def test_close_returns_after_the_pool_was_closed_closes_for_real(make: Any) -> N
 
 def test_close_returns_inside_a_block_counts_as_no_double_return(make: Any) -> None:
     with make(close_returns=True) as pool:
-        with pytest.raises(ValueError, match="it doesn't come from any pool"):
+        with pytest.raises(ValueError, match="can't return connection to pool"):
             with pool.connection(timeout=5) as conn:
                 conn.close()
         eventually(lambda: available(pool) == 1)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg_pool
 import pytest
+from psycopg import Connection
 
 from tests.support.threads import eventually, scalar
 
@@ -145,3 +146,81 @@ def test_a_parametrized_class_can_be_called_and_derived_from(make_any: Any) -> N
             assert isinstance(pool, make_any.cls)
             with pool.connection(timeout=5) as conn:
                 assert scalar(conn, "select 1") == 1
+
+
+def test_an_instance_whose_getconn_was_wrapped_lends_through_the_wrapper(
+    make_any: Any,
+) -> None:
+    """As tests and instruments do it, without a class."""
+    log = []
+
+    pool = make_any()
+    original = pool.getconn
+
+    def wrapper(timeout: float | None = None) -> Any:
+        log.append(timeout)
+        return original(timeout)
+
+    pool.getconn = wrapper
+    with pool:
+        with pool.connection(timeout=4.5) as conn:
+            assert scalar(conn, "select 1") == 1
+        assert log == [4.5]
+
+
+class Bookkeeping(Connection[Any]):
+    """A connection class that does something of its own at the end of each block."""
+
+    ends: ClassVar[list[str]] = []
+
+    def commit(self) -> None:
+        self.ends.append("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        self.ends.append("rollback")
+        super().rollback()
+
+
+def use_well_and_badly(pool: Any) -> list[str]:
+    Bookkeeping.ends.clear()
+    with pool.connection(timeout=5) as conn:
+        conn.execute("select 1")
+    with pytest.raises(ZeroDivisionError):
+        with pool.connection(timeout=5) as conn:
+            conn.execute("select 1")
+            raise ZeroDivisionError
+    return Bookkeeping.ends
+
+
+def test_a_block_ends_with_the_commit_and_rollback_of_the_connection_class(
+    make_any: Any,
+) -> None:
+    with make_any(connection_class=Bookkeeping) as pool:
+        assert use_well_and_badly(pool) == ["commit", "rollback"]
+
+
+def test_a_connection_class_set_while_open_is_honoured_in_the_same_way(make: Any) -> None:
+    with make() as pool:
+        pool.wait(5)
+        pool.connection_class = Bookkeeping
+        pool.drain()
+        assert use_well_and_badly(pool) == ["commit", "rollback"]
+
+
+def test_a_block_is_the_block_of_the_connection_class(make_any: Any) -> None:
+    ends = []
+
+    class Own(Connection[Any]):
+        def __enter__(self) -> Any:
+            ends.append("entered")
+            return super().__enter__()
+
+        def __exit__(self, *exc: Any) -> None:
+            ends.append("left")
+            super().__exit__(*exc)
+
+    with make_any(connection_class=Own) as pool:
+        with pool.connection(timeout=5) as conn:
+            conn.execute("select 1")
+    assert ends == ["entered", "left"]

@@ -1,0 +1,152 @@
+"""Settings: what is allowed, what is refused, and that the message says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from everpool.core import policy as module
+from everpool.core.policy import Policy, build, check_sizes
+
+WHOLE = ["min_size", "max_size", "max_waiting", "num_workers", "max_connecting"]
+SECONDS = [
+    "timeout", "max_lifetime", "max_idle", "reconnect_timeout", "keepalive", "verify_after",
+    "peek_after", "connect_timeout", "callback_timeout",
+]  # fmt: skip
+FLAGS = ["watch", "tcp_settings", "pooled"]
+POSITIVE = ["keepalive", "max_lifetime", "connect_timeout", "callback_timeout"]
+
+
+def made(**changes: Any) -> Policy:
+    settings: dict[str, Any] = {
+        "min_size": 4,
+        "max_size": None,
+        "max_lifetime": 3600.0,
+        "keepalive": None,
+        "connect_timeout": None,
+        "pooled": True,
+    }
+    return build(**{**settings, **changes})
+
+
+def test_every_setting_is_tested_here():
+    assert {f.name for f in dataclasses.fields(Policy)} == {*WHOLE, *SECONDS, *FLAGS}
+
+
+class TestKinds:
+    @pytest.mark.parametrize("name", WHOLE)
+    @pytest.mark.parametrize("value", [1.5, "4", None, True, inf, nan, [4]])
+    def test_whole_numbers_only(self, name, value):
+        with pytest.raises(TypeError) as caught:
+            Policy(**{name: value})
+        assert name in str(caught.value) and repr(value) in str(caught.value)
+        assert "whole number" in str(caught.value)
+
+    @pytest.mark.parametrize("name", SECONDS)
+    @pytest.mark.parametrize("value", ["30", None, False, [1.0]])
+    def test_numbers_only(self, name, value):
+        with pytest.raises(TypeError) as caught:
+            Policy(**{name: value})
+        assert name in str(caught.value) and repr(value) in str(caught.value)
+        assert "number of seconds" in str(caught.value)
+
+    @pytest.mark.parametrize("name", FLAGS)
+    @pytest.mark.parametrize("value", [1, 0, "yes", None])
+    def test_flags_only(self, name, value):
+        with pytest.raises(TypeError) as caught:
+            Policy(**{name: value})
+        assert name in str(caught.value) and repr(value) in str(caught.value)
+
+
+class TestRanges:
+    @pytest.mark.parametrize("name", [*WHOLE, *SECONDS])
+    def test_nothing_is_negative(self, name):
+        with pytest.raises(ValueError, match="at least|more than") as caught:
+            Policy(**{name: -1})
+        assert name in str(caught.value) and "-1" in str(caught.value)
+
+    @pytest.mark.parametrize("name", SECONDS)
+    def test_nan_is_no_time(self, name):
+        with pytest.raises(ValueError, match=name):
+            Policy(**{name: nan})
+
+    @pytest.mark.parametrize("name", SECONDS)
+    def test_inf_is(self, name):
+        assert getattr(Policy(**{name: inf}), name) == inf
+
+    @pytest.mark.parametrize("name", SECONDS)
+    def test_whole_seconds_are(self, name):
+        assert getattr(Policy(**{name: 7}), name) == 7
+
+    @pytest.mark.parametrize("name", POSITIVE)
+    def test_some_times_must_be_more_than_zero(self, name):
+        with pytest.raises(ValueError, match=f"{name} must be more than 0, not 0"):
+            Policy(**{name: 0})
+
+    @pytest.mark.parametrize("name", sorted({*SECONDS} - {*POSITIVE}))
+    def test_zero_is_fine_for_the_others(self, name):
+        assert getattr(Policy(**{name: 0}), name) == 0
+
+    @pytest.mark.parametrize("name", ["num_workers", "max_connecting"])
+    def test_some_counts_must_be_one(self, name):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+            Policy(**{name: 0})
+
+
+class TestSizes:
+    @pytest.mark.parametrize("sizes", [(0, 1), (1, 1), (4, 10)])
+    def test_good_ones(self, sizes):
+        check_sizes(*sizes, pooled=True)
+        policy = made(min_size=sizes[0], max_size=sizes[1])
+        assert (policy.min_size, policy.max_size) == sizes
+
+    @pytest.mark.parametrize(("sizes", "word"), [((4, 3), "max_size"), ((0, 0), "max_size")])
+    def test_bad_ones(self, sizes, word):
+        with pytest.raises(ValueError, match=word):
+            check_sizes(*sizes, pooled=True)
+        with pytest.raises(ValueError, match=word):
+            made(min_size=sizes[0], max_size=sizes[1])
+
+    def test_max_size_defaults_to_min_size(self):
+        assert made(min_size=7).max_size == 7
+
+    def test_null_pools_have_no_min_size_and_may_have_no_limit(self):
+        check_sizes(0, 0, pooled=False)
+        check_sizes(0, 5, pooled=False)
+        with pytest.raises(ValueError, match="min_size = 0, not 2"):
+            check_sizes(2, 5, pooled=False)
+        assert made(min_size=0, max_size=0, pooled=False).most == inf
+        assert made(min_size=0, max_size=3, pooled=False).most == 3
+
+    @pytest.mark.parametrize("sizes", [(-1, 4), (0, -1)])
+    def test_negative_ones(self, sizes):
+        with pytest.raises(ValueError, match="at least 0, not -1"):
+            check_sizes(*sizes, pooled=True)
+
+
+class TestContradictions:
+    @pytest.mark.parametrize("keepalive", [20.0, 60])
+    def test_two_explicit_ones_that_contradict(self, keepalive):
+        with pytest.raises(ValueError, match="keepalive") as caught:
+            made(keepalive=keepalive, max_lifetime=20.0)
+        assert "max_lifetime=20.0" in str(caught.value)
+        assert repr(keepalive) in str(caught.value)
+
+    def test_a_default_yields_silently(self):
+        assert made(max_lifetime=20.0).max_lifetime == 20.0
+        assert made(keepalive=7200.0).keepalive == 7200.0
+
+    def test_never_is_no_contradiction(self):
+        assert made(keepalive=inf, max_lifetime=20.0).keepalive == inf
+
+    def test_none_means_the_default(self):
+        assert made().keepalive == module.KEEPALIVE
+        assert made().connect_timeout == module.CONNECT_TIMEOUT
+
+
+def test_a_policy_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Policy().timeout = 3.0
