@@ -99,6 +99,7 @@ def ending(moment: Moment, console: Console) -> RenderableType:
     notes = [Text(words.own_record(view.own), DIM) for view in views if view.own]
     return _readable(
         strips(moment, console),
+        Text(),
         _table(views),
         Text(),
         *_errors(views),
@@ -150,7 +151,7 @@ def _table(views: tuple[View, ...]) -> Table:
         ("cuts:\nquiet", [Text(str(row.cut["idle"])) for row in rows]),
         ("\nold", [Text(str(row.cut["age"])) for row in rows]),
     ]
-    gap = 2 if len(columns) < 8 else 0  # all of it fits into 80 columns
+    gap = max(0, 9 - len(columns))  # any of it fits into 80 columns
     table = Table(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), header_style="bold", show_edge=False)
     table.add_column("", no_wrap=True)
     for title, _ in columns:

@@ -92,7 +92,7 @@ def _fate(numbers: Numbers) -> str:
     else:
         text = "no request failed"
     if numbers.cut_in_hand:
-        text += f" but {numbers.cut_in_hand} cut in use"
+        text += f" besides {numbers.cut_in_hand} cut in use"
     if numbers.unfinished:
         longest = f"{numbers.longest_unfinished:.0f} s"
         return f"{text}, {numbers.unfinished} had no answer yet after up to {longest}"
