@@ -181,6 +181,12 @@ def test_a_missing_server_is_named() -> None:
     assert "Traceback" not in err
 
 
+def test_a_picture_that_cannot_be_written_is_refused_before_the_run() -> None:
+    status, out, err = _run("demo", "--json", "--svg", "/nonexistent/demo.svg")
+    assert (status, out) == (2, "")
+    assert "there is no directory /nonexistent" in err
+
+
 def test_help() -> None:
     status, out, _ = _run("--help")
     assert status == 0

@@ -12,7 +12,9 @@ defaults otherwise. A request whose connection was cut after it was lent, or wit
 milliseconds before, is counted apart: no pool could have known. The pools' own timers are not
 compressed. With a ``max_lifetime`` of an hour, psycopg_pool would in real time replace some of the
 connections before they are old, and with a ``keepalive`` of 45 seconds, everpool would keep most of
-them from falling quiet. Neither gets this help here.
+them from falling quiet. Neither gets this help here. (With a ``max_lifetime`` of one second, its
+hour on this scale, psycopg_pool still failed 12 of 168 requests where it otherwise failed 18 or so:
+it looks at a connection's age when the connection comes back, not while it lies quiet.)
 
 ``everpool demo --json`` prints one object; times are seconds::
 

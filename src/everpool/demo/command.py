@@ -46,7 +46,9 @@ def demo(
 
     The status is 0 if everpool answered all requests, 1 if not, and 2 if the demo could not run.
     """
-    # Before the run, so that a missing package is not found out after it.
+    # Before the run, so that what is missing is not found out after it.
+    if svg is not None and not svg.parent.is_dir():
+        raise click.BadParameter(f"there is no directory {svg.parent}", param_hint="--svg")
     draw = _drawing() if svg is not None else None
     plan = Plan(seconds, seed, silent)
     try:

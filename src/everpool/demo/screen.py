@@ -99,7 +99,9 @@ def ending(moment: Moment, console: Console) -> RenderableType:
     notes = [Text(words.own_record(view.own), DIM) for view in views if view.own]
     return _readable(
         strips(moment, console),
+        Text(),
         _table(views),
+        Text(),
         *_errors(views),
         *notes,
         Text(words.RESERVATION, DIM),
@@ -149,8 +151,8 @@ def _table(views: tuple[View, ...]) -> Table:
         ("cuts:\nquiet", [Text(str(row.cut["idle"])) for row in rows]),
         ("\nold", [Text(str(row.cut["age"])) for row in rows]),
     ]
-    gap = 2 if len(columns) < 8 else 0  # all of it fits into 80 columns
-    table = Table(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), header_style="bold", pad_edge=False)
+    gap = max(0, 9 - len(columns))  # any of it fits into 80 columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), header_style="bold", show_edge=False)
     table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True, vertical="bottom")
@@ -164,7 +166,8 @@ def _errors(views: tuple[View, ...]) -> list[Text]:
     lines = []
     for view in views:
         for error in count(view).errors:
-            line = Text.assemble((f"{view.contestant.title}, {error['count']} times: ", BAD))
+            times = "once" if error["count"] == 1 else f"{error['count']} times"
+            line = Text.assemble((f"{view.contestant.title}, {times}: ", BAD))
             lines.append(line.append(f"{error['class']}: {error['text']}"))
     return [*lines, Text()] if lines else []
 

@@ -102,12 +102,12 @@ def _line(label: str, cells: Iterable[Sign]) -> Text:
 def _legend(signs: _Signs, with_in_hand: bool) -> Text:
     entries = [
         (signs.cells["ok"], "answered"),
-        (signs.cells["waiting"], "waiting for over 1 s"),
+        (signs.cells["waiting"], "waiting over 1 s"),
         (signs.cells["failed"], "failed"),
-        (signs.cut, "connection cut"),
+        (signs.cut, "cut"),
     ]
     if with_in_hand:
-        entries.insert(3, (signs.cells["in hand"], "cut while in use"))
+        entries.insert(3, (signs.cells["in hand"], "cut in use"))
     legend = Text(" " * _LABEL)
     for (sign, style), meaning in entries:
         legend.append(sign, style)

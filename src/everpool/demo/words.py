@@ -82,7 +82,7 @@ def cure(ours: Numbers) -> tuple[str, str, str]:
     """The line that changes it, in one sentence: what comes before the line, the line, the rest."""
     held = not ours.failed and not ours.unfinished
     before = "One line changes that: " if held else "One line should change that: "
-    after = f" ({_counted(ours.cuts, 'cut')}, and {_fate(ours)})."
+    after = f" ({_counted(ours.cuts, 'cut')}, {_fate(ours)})."
     return before, NEW_LINE, after
 
 
@@ -91,6 +91,8 @@ def _fate(numbers: Numbers) -> str:
         text = f"{numbers.failed} of {_counted(numbers.requests, 'request')} failed"
     else:
         text = "no request failed"
+    if numbers.cut_in_hand:
+        text += f" besides {numbers.cut_in_hand} cut in use"
     if numbers.unfinished:
         longest = f"{numbers.longest_unfinished:.0f} s"
         return f"{text}, {numbers.unfinished} had no answer yet after up to {longest}"
