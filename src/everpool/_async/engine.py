@@ -23,9 +23,10 @@ from ..clock import SuspendClock
 from ..conninfo import prepare, redact
 from ..core import effects as order
 from ..core import events
-from ..core.machine import SILENCE, Machine
+from ..core.machine import Machine
 from ..core.policy import Policy
 from ..core.slot import Slot, State
+from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
 from ..runtime import aio as rt
 from ..watch import DEAD, Link, Watch
