@@ -85,8 +85,7 @@ if True:  # ASYNC
     async def left_open(pool: Any) -> None:
         conn = await pool.getconn(5)
         try:
-            await conn.set_autocommit(False)
-            await conn.execute("select 1")
+            await conn.execute("begin")
         finally:
             await pool.putconn(conn)
 
@@ -95,23 +94,7 @@ if True:  # ASYNC
             async with pool.connection(5):
                 raise ZeroDivisionError
 
-    async def waiting(pool: Any) -> None:
-        """The connections are lent; those of the pool's borrowers come back while this one waits."""
-        conns = [await pool.getconn(5) for _ in range(SIZE)]
-
-        async def give_back() -> None:
-            for conn in conns:
-                await asyncio.sleep(0.005)
-                await pool.putconn(conn)
-
-        # Shielded: only the wait itself is to be cancelled.
-        giving = asyncio.ensure_future(give_back())
-        try:
-            await pool.putconn(await pool.getconn(5))
-        finally:
-            await asyncio.shield(giving)
-
-    async def testing(pool: Any) -> None:
+    async def checked(pool: Any) -> None:
         await pool.check()
 
     async def quick_check(conn: Any) -> None:
@@ -128,9 +111,7 @@ if True:  # ASYNC
         [{}, ASKING, {"check": quick_check}, {"reset": clean}],
         ids=["plain", "asking", "check", "reset"],
     )
-    @pytest.mark.parametrize(
-        "use", [plain, block, transaction, left_open, failing, waiting, testing]
-    )
+    @pytest.mark.parametrize("use", [plain, block, transaction, left_open, failing, checked])
     async def test_a_cancellation_at_any_await_loses_nothing(
         make: Any, use: Any, settings: dict[str, Any], late: bool
     ) -> None:
@@ -141,6 +122,29 @@ if True:  # ASYNC
                 cancelled = await cancelled_at(last, late, lambda: use(pool))
                 await eventually(lambda: is_whole(pool, SIZE))
                 assert pool.snapshot().waiting == 0
+                await request(pool, 5)
+                if not cancelled:
+                    break
+        assert not cancelled, "more awaits than expected"
+
+    @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+    @pytest.mark.parametrize(
+        "settings", [{}, ASKING, {"check": quick_check}], ids=["plain", "asking", "check"]
+    )
+    async def test_a_cancellation_of_one_who_waits_loses_nothing(
+        make: Any, settings: dict[str, Any], late: bool
+    ) -> None:
+        async with make(SIZE, **settings) as pool:
+            await pool.wait(10)
+            for last in range(1, MOST_STEPS):
+                await eventually(lambda: is_whole(pool, SIZE))
+                conns = [await pool.getconn(5) for _ in range(SIZE)]
+                waiter = spawn(cancelled_at, last, late, lambda: plain(pool))
+                await eventually(lambda w=waiter: pool.snapshot().waiting or w.done)
+                for conn in conns:
+                    await pool.putconn(conn)
+                cancelled = await waiter.result()
+                await eventually(lambda: is_whole(pool, SIZE))
                 await request(pool, 5)
                 if not cancelled:
                     break
@@ -163,6 +167,7 @@ if True:  # ASYNC
     @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
     async def test_a_cancelled_close_has_closed(make: Any, late: bool, database: Database) -> None:
         for last in range(1, MOST_STEPS):
+            tasks = asyncio.all_tasks()
             pool = make(4)
             await pool.open()
             await eventually(lambda: database.pids())  # some connect still, some rest
@@ -170,7 +175,7 @@ if True:  # ASYNC
             with pytest.raises(PoolClosed):
                 await pool.getconn()
             await eventually(lambda: not database.pids())
-            await eventually(lambda: len(asyncio.all_tasks()) == 1 or not cancelled)
+            await eventually(lambda tasks=tasks: asyncio.all_tasks() <= tasks)
             await pool.close()
             if not cancelled:
                 return
