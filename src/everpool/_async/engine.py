@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from random import random
 from time import monotonic
+from traceback import clear_frames
 from typing import Any, ClassVar, Generic
 from weakref import ref
 
@@ -189,7 +190,7 @@ class AsyncEngine(Generic[ACT]):
         happening = effect.happening
         if isinstance(happening, events.Cut):
             self._cuts.append((monotonic(), happening))
-            self._cut_counts[str(happening.cause)] += 1
+            self._cut_counts[happening.cause.kind] += 1
         level, text, *values = _words(happening)
         logger.log(level, "pool %r: " + text, self.name, *values)
 
@@ -417,6 +418,9 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
         else:
             await pool._join(slot, conn)
     except BaseException as ex:
+        # psycopg leaves the socket of an unfinished connect in a reference cycle, open until
+        # the next garbage collection: in a long outage they would add up.
+        clear_frames(ex.__traceback__)
         _close_unowned(conn)
         pool = pool_ref()
         if pool is not None and slot.state in (State.OPENING, State.DISOWNED):

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from random import random
 from time import monotonic
+from traceback import clear_frames
 from typing import Any, ClassVar, Generic
 from weakref import ref
 
@@ -192,7 +193,7 @@ class Engine(Generic[CT]):
         happening = effect.happening
         if isinstance(happening, events.Cut):
             self._cuts.append((monotonic(), happening))
-            self._cut_counts[str(happening.cause)] += 1
+            self._cut_counts[happening.cause.kind] += 1
         level, text, *values = _words(happening)
         logger.log(level, "pool %r: " + text, self.name, *values)
 
@@ -416,6 +417,9 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
         else:
             pool._join(slot, conn)
     except BaseException as ex:
+        # psycopg leaves the socket of an unfinished connect in a reference cycle, open until
+        # the next garbage collection: in a long outage they would add up.
+        clear_frames(ex.__traceback__)
         _close_unowned(conn)
         pool = pool_ref()
         if pool is not None and slot.state in (State.OPENING, State.DISOWNED):

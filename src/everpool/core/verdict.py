@@ -104,6 +104,17 @@ class Cause:
     text: str = ""
 
     @property
+    def kind(self) -> str:
+        """The cause without its words, for counting: ``"FIN"``, ``"FATAL 57P05"``.
+
+        What is no SQLSTATE is not repeated: the server's text must not make labels.
+        """
+        if not self.sqlstate:
+            return self.style
+        known = self.sqlstate[:2] in _CLASSES and len(self.sqlstate) == 5
+        return f"{self.style} {self.sqlstate if known else 'of another kind'}"
+
+    @property
     def concerns_all(self) -> bool:
         """Whether this death is news about the other connections too."""
         return self.style == "demoted" or self.sqlstate in _CONCERNS_ALL
@@ -112,6 +123,9 @@ class Cause:
         said = " ".join(part for part in (self.sqlstate, self.text) if part)
         return f"{self.style} ({said})" if said else self.style
 
+
+# Classes of SQLSTATE that end connections: PostgreSQL's own and the poolers'.
+_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "57", "58", "XX"})
 
 # Admin shutdown, crash shutdown, cannot connect now, database dropped; 08P01 and 08006 and
 # 58000 are how PgBouncer, Odyssey and PgCat say that their server or they themselves go.
