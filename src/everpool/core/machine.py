@@ -116,6 +116,7 @@ class Machine:
             if self.queue.live:
                 waiter = self.queue.first()
                 self.waited += now - waiter.since
+                slot.since = now
                 slot.waiter = waiter
                 waiter.slot = slot
                 self.queue.leave(waiter)
