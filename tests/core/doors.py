@@ -10,7 +10,6 @@ from everpool.core.slot import Event, Slot, State
 
 class PlainMachine(Machine):
     def take(self, now: float) -> Slot | None:
-        self.requests += 1
         while self.idle:
             slot = self.idle.pop()
             if now >= slot.expires_at:

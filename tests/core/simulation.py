@@ -14,16 +14,17 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
 from everpool.core.effects import Abandon, Close, Open, Ping, ReconnectFailed, Tell, Wake
 from everpool.core.events import Cut, Happening, Opened, OpenFailed, Retired
-from everpool.core.machine import SILENCE, Machine
+from everpool.core.machine import Machine
 from everpool.core.policy import Policy
 from everpool.core.queue import Refusal
 from everpool.core.slot import COUNTED, Slot, State
+from everpool.core.supply import SILENCE
 from everpool.core.verdict import Cause, Trouble
 
 PASSWORD_TEXT = 'FATAL:  password authentication failed for user "joe"'
@@ -538,7 +539,8 @@ class World:
     # -- the owner's orders -------------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int) -> None:
-        self.machine.resize(min_size, max_size, self.now)
+        policy = replace(self.machine.policy, min_size=min_size, max_size=max_size)
+        self.machine.change(policy, self.now)
         self._oversize = max(self._oversize, self.machine.counted)
         self.settle()
 

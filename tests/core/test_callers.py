@@ -157,7 +157,7 @@ class TestFullness:
     def test_waits_until_min_size_is_reached(self):
         world = World(min_size=5, max_size=8)
         waiter = world.wait_full()
-        world.run(0.05)
+        world.run(0.03)
         assert not waiter.woken
         world.run(1.0)
         ((when, _),) = world.filled
@@ -199,12 +199,11 @@ class TestFullness:
         world = World(min_size=5, max_size=8, server=Server(refused=True))
         waiter = world.wait_full()
         world.run(1.0)
-        world.machine.abandon(waiter, world.now)
+        world.machine.lose_hope(waiter)
         world.settle()
-        assert world.machine.queue.live == 0
         world.heal()
         world.run(3.0)
-        assert not world.filled and not world.machine.fullness
+        assert not world.filled and not world.machine.hopes
 
     def test_a_null_pool_connects_once_to_prove_that_it_can(self):
         for max_size in (0, 3):
@@ -283,7 +282,6 @@ class TestCounters:
         world.run(2.0)
         world.release(a)
         world.run(1.0)
-        assert machine.requests == 2
         assert machine.used == pytest.approx(2.0, abs=0.01)
         assert machine.waited == pytest.approx(2.0, abs=0.01)
         world.release(b)

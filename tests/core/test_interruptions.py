@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 
-from everpool.core import machine as machine_module
-from everpool.core import queue as queue_module
+from everpool.core import machine, queue, supply, table, upkeep
 from everpool.core.machine import Machine
 from everpool.core.queue import Waiter
 from everpool.core.slot import Slot, State
 
 from .simulation import TERMINATED, World
 
-FILES = {machine_module.__file__, queue_module.__file__}
+FILES = {module.__file__ for module in (machine, queue, supply, table, upkeep)}
 
 
 class Interrupted(BaseException):

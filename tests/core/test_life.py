@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from everpool.core import machine as machine_module
-from everpool.core.machine import _ESTABLISHED, _PRESENT
+from everpool.core import machine, supply, table, upkeep
 from everpool.core.slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
+from everpool.core.table import ESTABLISHED, PRESENT
 
 from .simulation import started
 
-SOURCE = inspect.getsource(machine_module)
+SOURCE = "".join(map(inspect.getsource, (table, supply, upkeep, machine)))
 ILLEGAL = [(state, event) for state in State for event in Event if event not in LIFE[state]]
 
 
@@ -61,10 +61,10 @@ def test_a_death_always_frees_the_place_and_no_other_event_does_but_the_end():
 
 
 def test_the_groups_of_states_hold_what_their_names_say():
-    assert set(_PRESENT) < set(_ESTABLISHED)
+    assert set(PRESENT) < set(ESTABLISHED)
     unconnected = {State.OPENING, State.DISOWNED}
     going = {State.CORPSE, State.CLOSING, State.DEAD, State.GONE}
-    assert set(_ESTABLISHED) == set(State) - unconnected - going
+    assert set(ESTABLISHED) == set(State) - unconnected - going
 
 
 @pytest.mark.parametrize(("state", "event"), ILLEGAL, ids=lambda x: x.value)

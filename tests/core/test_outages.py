@@ -230,6 +230,7 @@ class TestSilentOutage:
 
     def test_attempts_that_cannot_be_stopped_stay_two(self):
         world = started(min_size=4, max_size=4, server=Server(abandon_takes=None))
+        world.most_outstanding = 0
         world.server.silent = True
         world.cut_in_silence()
         world.request(timeout=inf)

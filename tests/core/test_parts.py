@@ -26,12 +26,20 @@ def connector(most: int = 16, dice: float = 1.0) -> Connector:
 
 
 class TestConnector:
+    def test_the_very_first_goes_alone_and_its_success_opens_the_window(self):
+        c = connector(16)
+        assert c.permits(0.0, 0, 0) == 1
+        c.succeeded(0.02)
+        assert c.permits(0.0, 0, 0) == 16
+
     def test_in_good_times_it_permits_what_the_window_has_left(self):
-        assert connector(16).permits(0.0, 0, 0) == 16
-        assert connector(16).permits(0.0, 10, 5) == 6
+        c = connector(16)
+        c.succeeded(0.02)
+        assert c.permits(0.0, 10, 5) == 6
 
     def test_each_success_in_slow_start_opens_the_window_by_one(self):
         c = connector(4)
+        c.succeeded(0.02)
         c.wounded()
         seen = []
         for _ in range(5):

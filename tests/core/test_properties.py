@@ -43,14 +43,7 @@ def picture_of(world: World) -> dict[str, Any]:
         "now": world.now,
         "idle": [slot.number for slot in machine.idle],
         "slots": {
-            slot.number: tuple(
-                getattr(slot, name)
-                for name in (
-                    "state", "since", "generation", "opened_at", "expires_at", "heard_at",
-                    "checked_at", "keepalive", "sent_at", "given_up_at", "renewing", "why",
-                )
-            )
-            + (slot.waiter and slot.waiter.caller.number,)
+            slot.number: (*tuple(getattr(slot, name) for name in ("state", "since", "generation", "opened_at", "expires_at", "heard_at", "checked_at", "keepalive", "sent_at", "given_up_at", "renewing", "why")), slot.waiter and slot.waiter.caller.number)
             for slot in machine.slots
         },
         "tally": tally,

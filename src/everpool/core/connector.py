@@ -45,10 +45,10 @@ class Connector:
         "_failures",
         "_hurried",
         "_random",
-        "connected_before",
         "down_since",
         "most",
         "not_before",
+        "successes",
         "trouble",
         "typical",
         "window",
@@ -56,12 +56,12 @@ class Connector:
 
     def __init__(self, most: int, random: Callable[[], float]) -> None:
         self.most = most  # attempts at once in good times
-        self.window = most  # attempts at once now
+        self.window = 1  # attempts at once now; the very first goes alone
         self.trouble: Trouble | None = None
         self.down_since = 0.0  # when the trouble began
         self.not_before = 0.0  # when the next attempt may start
         self.typical: float | None = None  # smoothed seconds of a successful connect
-        self.connected_before = False
+        self.successes = 0
         self._failures = 0
         self._failed_at = 0.0
         self._hurried = False
@@ -83,12 +83,14 @@ class Connector:
         return max(PATIENCE_LEAST, PATIENCE_FACTOR * self.typical)
 
     def succeeded(self, took: float) -> None:
-        self.connected_before = True
+        self.successes += 1
         self.typical = took if self.typical is None else self.typical * 0.875 + took * 0.125
         if self.trouble is not None:
             self.trouble = None
             self._failures = 0
             self.window = 1
+        elif self.successes == 1:
+            self.window = self.most  # nothing has died yet: the server is well
         self.window = min(self.window + 1, self.most)
 
     def failed(self, now: float, trouble: Trouble, wanted: bool) -> float:

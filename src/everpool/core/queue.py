@@ -54,7 +54,8 @@ class Queue:
     def join(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)
         self.live += 1
-        self.soonest = min(self.soonest, waiter.deadline)
+        if waiter.deadline < self.soonest:
+            self.soonest = waiter.deadline
 
     def first(self) -> Waiter:
         """Who is to be served next. Only when ``live`` is not zero."""

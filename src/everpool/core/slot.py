@@ -30,6 +30,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from .verdict import Cause
+
 
 class State(Enum):
     OPENING = "opening"
@@ -125,6 +127,8 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "began_at",
+        "cause",
         "checked_at",
         "conn",
         "expires_at",
@@ -148,6 +152,7 @@ class Slot:
         self.state = State.OPENING
         self.since = now  # when the present state began (for LENT and IDLE: lent, rested since)
         self.generation = generation  # the suspicion it has been tested against
+        self.began_at = now  # when the decision to open it fell: what it was configured by
         self.opened_at = now
         self.expires_at = 0.0
         self.heard_at = now  # when the server was last heard on it, as far as we know
@@ -158,6 +163,7 @@ class Slot:
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
+        self.cause: Cause | None = None  # what killed it, if its owner knows
         self.conn: Any = None
         self.link: Any = None
 

@@ -8,6 +8,7 @@ the server (or a pooler) managed to say why before it closed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,6 +36,7 @@ _REJECTED = (
     "but ssl was required",
     "permission denied for database",
     "is not currently accepting connections",
+    "conninfo cannot be parsed",  # our own words for whatever libpq says of it
     "invalid connection option",
     "invalid uri",
     "invalid dsn",
@@ -48,6 +50,12 @@ _REJECTED = (
     "tenant or user not found",  # Supabase's pooler
     "has no credentials for the role",  # the RDS proxy
 )
+
+# An option's value that libpq does not understand, or a server's setting that the server does not.
+_MISTAKEN = re.compile(
+    r"invalid (\w+ value|port number)\b|invalid value for parameter|unrecognized configuration param"
+).search
+
 _CROWDED = (
     "too many clients already",
     "too many connections",
@@ -69,7 +77,7 @@ def judge_connect(text: str, *, needs_password: bool = False, connected_before: 
     low = text.lower()
     if any(fragment in low for fragment in _CROWDED):
         return Trouble.CROWDED
-    if needs_password or any(fragment in low for fragment in _REJECTED):
+    if needs_password or any(fragment in low for fragment in _REJECTED) or _MISTAKEN(low):
         return Trouble.REJECTED
     if "does not exist" in low and ("role" in low or "database" in low or "user" in low):
         return Trouble.REJECTED

@@ -1,0 +1,42 @@
+# Needs a Python 3.11 or newer with its venv module; everything else goes into .venv.
+# PYTHON=python3.12 chooses an interpreter, ARGS="..." is passed on by demo, test and bench.
+
+BIN := .venv/bin
+ARGS ?=
+
+export PYTHON
+
+.PHONY: help demo test bench lint generate clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | \
+	    while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+
+demo:  ## See the problem and the cure, on this machine
+	@tools/bootstrap.sh demo
+	@$(BIN)/everpool demo $(ARGS)
+
+test: lint  ## Run every check and every test
+	$(BIN)/python -m pytest $(ARGS)
+
+bench:  ## Measure everpool beside psycopg_pool
+	@tools/bootstrap.sh dev
+	@$(BIN)/python -m bench $(ARGS)
+
+lint:  ## Check generated files, style, types and imports
+	@tools/bootstrap.sh dev
+	$(BIN)/python tools/async_to_sync.py --check
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+
+generate:  ## Write the sync side from the async side, and format
+	@tools/bootstrap.sh dev
+	$(BIN)/python -m ruff format --quiet
+	$(BIN)/python tools/async_to_sync.py
+
+clean:  ## Remove the environment, caches and build results
+	rm -rf .venv build dist .coverage htmlcov
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	find bench src tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

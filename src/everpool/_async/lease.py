@@ -1,0 +1,140 @@
+"""The hot path: ``async with pool.connection() as conn``.
+
+A class and not a generator, and the core's doors called directly: this is where a pool earns
+its keep. What is not the common case leaves for the pool's own methods at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic
+
+from psycopg_pool.abc import ACT
+
+from ..runtime import aio as rt
+
+if True:  # ASYNC
+    from threading import get_ident
+
+if TYPE_CHECKING:
+    from .pool import AsyncConnectionPool
+
+
+class AsyncLease(Generic[ACT]):
+    """One loan of one connection, as a context manager."""
+
+    __slots__ = ("_conn", "_pool", "_since", "_slot", "_timeout")
+
+    # No __init__: `connection()` fills in what it knows, at three quarters of the price.
+    _pool: AsyncConnectionPool[ACT]
+    _timeout: float | None
+
+    async def __aenter__(self) -> ACT:
+        pool = self._pool
+        now = monotonic()
+        waiter: Any
+        conn: Any
+        if True:  # ASYNC
+            if (
+                not pool._direct
+                or self._timeout is not None
+                # Another loop than the pool's? (`get_running_loop()` makes a system call.)
+                or get_ident() != pool._thread
+                or not pool._loop.is_running()
+            ):
+                return await self._enter()
+            machine = pool._machine
+            machine.requests += 1
+            slot = machine.take(now)
+            if slot is None:
+                waiter = rt.Waiter(now, now + pool._patience)
+                machine.acquire(waiter, now)
+            else:
+                conn = slot.conn
+                slot.conn = None
+        else:
+            if not pool._direct or self._timeout is not None:
+                return self._enter()
+            machine = pool._machine
+            conn = waiter = None
+            try:
+                with pool._mutex:
+                    machine.requests += 1
+                    slot = machine.take(now)
+                    if slot is None:
+                        waiter = rt.Waiter(now, now + pool._patience)
+                        machine.acquire(waiter, now)
+                    else:
+                        conn = slot.conn
+                        slot.conn = None
+            except BaseException:
+                pool._recover()
+                raise
+        if slot is None:
+            slot, conn = await pool._granted(waiter, pool._patience)
+            if slot is None:
+                slot, conn = await pool._obtain(pool._patience, waiter.deadline, None, None)
+        elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
+            slot, conn = await pool._obtain(pool._patience, now + pool._patience, slot, conn)
+        self._slot = slot
+        self._since = slot.since
+        self._conn = conn
+        conn._pool = pool
+        return conn  # type: ignore[no-any-return]
+
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]:
+        # Not a coroutine: in the common case there is nothing to wait for.
+        pool = self._pool
+        conn: Any = self._conn
+        slot = self._slot
+        if (
+            not pool._plain
+            or conn.pgconn.transaction_status  # other than IDLE, which is 0
+            or conn._pipeline is not None
+            or conn._tpc is not None
+            or slot.since != self._since  # returned before
+        ):
+            return pool._leave(conn, slot, self._since, exc_type, exc, traceback)
+        now = monotonic()
+        machine = pool._machine
+        if True:  # ASYNC
+            conn._pool = None
+            slot.conn = conn
+            waiter = machine.give(slot, now)
+        else:
+            try:
+                with pool._mutex:
+                    conn._pool = None
+                    slot.conn = conn
+                    waiter = machine.give(slot, now)
+            except BaseException:
+                pool._recover()
+                raise
+        if waiter is not None:
+            waiter.wake()
+        elif machine.effects:
+            pool._perform()
+        if True:  # ASYNC
+            return pool._done  # type: ignore[no-any-return]
+
+    async def _enter(self) -> ACT:
+        """Something stands in the way: a timeout, a check, somebody's own getconn."""
+        pool = self._pool
+        conn: Any = await pool.getconn(self._timeout)
+        self._slot = conn._slot
+        self._since = conn._slot.since
+        self._conn = conn
+        if pool._own_enter:
+            try:
+                await conn.__aenter__()
+            except BaseException:
+                await pool.putconn(conn)
+                raise
+        return conn  # type: ignore[no-any-return]

@@ -1,0 +1,79 @@
+"""The null pool: opens a connection for each request, lends what returns to who waits."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
+
+from .pool import AsyncConnectionPool
+
+
+class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
+    """A pool that keeps no connection at rest, as `psycopg_pool.AsyncNullConnectionPool`.
+
+    It limits how many exist at once (``max_size``, 0 for no limit), connects under the same
+    deadline and with the same care for a server in trouble as `AsyncConnectionPool`, and hands
+    a returned connection to the next who waits. ``close_returns`` has no effect.
+    """
+
+    _pooled = False
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+        connect_timeout: float | None = None,
+        callback_timeout: float = 10.0,
+        tcp_settings: bool = True,
+    ) -> None:
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            connect_timeout=connect_timeout,
+            callback_timeout=callback_timeout,
+            tcp_settings=tcp_settings,
+        )
+
+    async def check(self) -> None:
+        """Do nothing: no connection rests here."""

@@ -1,0 +1,469 @@
+"""The connection pool people call: psycopg_pool's class, on everpool's engine."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, cast, get_origin
+
+import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
+
+from .. import fork
+from ..core.policy import build, check_sizes
+from ..core.queue import Refusal
+from ..errors import PoolTimeout
+from ..runtime import aio as rt
+from ..snapshot import Snapshot
+from .lease import AsyncLease
+from .lending import AsyncLending
+
+if True:  # ASYNC
+    import asyncio
+    from threading import get_ident
+
+logger = logging.getLogger("everpool")
+
+_new = object.__new__
+
+
+class _Setting:
+    """A setting that may be changed while the pool runs, as an attribute, as in psycopg_pool."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, pool: Any, owner: type | None = None) -> Any:
+        return self if pool is None else getattr(pool._policy, self.name)
+
+    def __set__(self, pool: Any, value: Any) -> None:
+        pool._set(self.name, value)
+
+
+class _View:
+    """A name inside psycopg_pool that others read; what its base class assigns is dropped."""
+
+    def __init__(self, read: Any) -> None:
+        self.read = read
+
+    def __get__(self, pool: Any, owner: type | None = None) -> Any:
+        return self if pool is None else self.read(pool)
+
+    def __set__(self, pool: Any, value: Any) -> None:
+        pass
+
+
+class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
+    """A connection pool that takes it for granted that any connection can be cut at any moment.
+
+    All parameters of `psycopg_pool.AsyncConnectionPool` are honoured, with the same defaults.
+    These are everpool's own; times are seconds, ``inf`` switches a defence off:
+
+    :param keepalive: ping each idle connection after so long a silence. Default 45; must be
+        less than the shortest idle cut on the way to the database.
+    :param verify_after: before lending a connection not heard from for so long, ping it.
+    :param peek_after: before lending a connection whose socket has not been looked at for so
+        long, look (no round trip).
+    :param watch: replace connections as soon as they hang up, not when they are wanted.
+    :param max_connecting: connection attempts in flight at once.
+    :param connect_timeout: limit of one attempt, for each host, where neither the conninfo nor
+        the environment sets ``connect_timeout``. Default 10.
+    :param callback_timeout: limit of one ``configure`` or ``reset`` callback, and of the
+        rollback of a connection returned in a transaction.
+    :param tcp_settings: add ``keepalives_idle=30 keepalives_interval=10 keepalives_count=3
+        tcp_user_timeout=30000`` to each connect over TCP, except those that conninfo,
+        environment or service file set.
+
+    :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
+    :raises TypeError: a setting is of the wrong kind, or unknown.
+    """
+
+    timeout = _Setting()
+    max_waiting = _Setting()
+    max_lifetime = _Setting()
+    max_idle = _Setting()
+    reconnect_timeout = _Setting()
+    num_workers = _Setting()
+
+    # What others read of psycopg_pool's inside, as views.
+    _pool = _View(lambda pool: deque(slot.conn for slot in pool._machine.idle))
+    _waiting = _View(lambda pool: deque(pool._machine.queue.waiting()))
+    _nconns = _View(lambda pool: pool._machine.counted)
+
+    _pooled = True
+    if True:  # ASYNC
+        _loop: Any = None
+        _done: Any = None
+        _thread = 0
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+        keepalive: float | None = None,
+        verify_after: float = 0.5,
+        peek_after: float = 0.05,
+        watch: bool = True,
+        max_connecting: int = 16,
+        connect_timeout: float | None = None,
+        callback_timeout: float = 10.0,
+        tcp_settings: bool = True,
+    ) -> None:
+        self._closed = True
+        policy = build(
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            num_workers=num_workers,
+            keepalive=keepalive,
+            verify_after=verify_after,
+            peek_after=peek_after,
+            watch=watch,
+            max_connecting=max_connecting,
+            connect_timeout=connect_timeout,
+            callback_timeout=callback_timeout,
+            tcp_settings=tcp_settings,
+            pooled=self._pooled,
+        )
+        self._assemble(policy)
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+        self._reconnect_failed = reconnect_failed
+        self._read_fast_paths()
+        if True:  # ASYNC
+            if open:
+                self._warn_open_async()
+        if open is None:
+            open = self._open_implicit = True
+        if open:
+            self._open()
+
+    def __del__(self) -> None:
+        background = getattr(self, "_background", None)
+        if background is not None:
+            self._background = None
+            background.drop()
+
+    def _set(self, name: str, value: Any) -> None:
+        """Change one setting."""
+        policy = replace(self._policy, **{name: value})
+        self._policy = policy
+        with self._mutex:
+            self._machine.change(policy, monotonic())
+        self._perform()
+        self._read_fast_paths()
+
+    def _read_fast_paths(self) -> None:
+        """Find out what may be skipped when a connection is lent and returned."""
+        stock, connection = AsyncConnectionPool, AsyncConnection
+        chosen: Any = get_origin(self.connection_class) or self.connection_class
+        doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
+        doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+        self._own_enter = chosen.__aenter__ is not connection.__aenter__
+        plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
+            connection.__aexit__,
+            connection.commit,
+            connection.rollback,
+        )
+        in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+        self._direct = in_use and doors and self._check is None and not self._own_enter
+        self._plain = doors and plain_exit and self._reset is None
+        self._peek_after = self._policy.peek_after
+        self._patience = self._policy.timeout
+
+    # -- opening and closing ------------------------------------------------------------------
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool: begin to connect, and serve.
+
+        :param wait: wait for ``min_size`` connections, at most ``timeout`` seconds; see `wait`.
+        :raises PoolClosed: the pool has been closed; a closed pool cannot be opened again.
+        """
+        if True:  # ASYNC
+            self._open()
+        else:
+            with self._lock:
+                self._open()
+        if wait:
+            await self.wait(timeout=timeout)
+
+    def _open(self) -> None:
+        if not self._closed:
+            return
+        self._check_open()
+        if True:  # ASYNC
+            self._enter_loop()
+        self._closed = False
+        self._opened = True
+        self._start()
+        fork.register(self)
+        self._read_fast_paths()
+
+    if True:  # ASYNC
+
+        def _enter_loop(self) -> None:
+            """Make the running loop the pool's."""
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                raise RuntimeError(f"{type(self).__name__} open with no running loop") from None
+            self._thread = get_ident()
+            # What a return without waiting hands to `async with`.
+            self._done = self._loop.create_future()
+            self._done.set_result(None)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool: refuse those who wait and those who come, close what rests.
+
+        Connections now lent are closed when they are returned.
+
+        :param timeout: seconds to wait for the background to end.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._direct = False
+        await rt.finish(self._stop(), timeout)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until ``min_size`` connections are ready.
+
+        :raises PoolTimeout: they are not after ``timeout`` seconds, or cannot become so
+            (`PoolUnavailable`, at once); the pool is closed then.
+        """
+        self._usable()
+        now = monotonic()
+        waiter = rt.Waiter(now, now + timeout)
+        try:
+            with self._mutex:
+                self._machine.wait_until_full(waiter, now)
+            self._perform()
+            await waiter.wait()
+        finally:
+            with self._mutex:
+                self._machine.lose_hope(waiter)
+        refusal = waiter.refusal
+        if refusal is None and waiter.gone:
+            logger.info("pool %r is ready to use", self.name)
+            return
+        if refusal is None:
+            refusal = Refusal("timeout", self._machine.picture(monotonic()))
+        await self.close()
+        if refusal.code == "timeout":
+            raise PoolTimeout(f"pool initialization incomplete after {timeout} sec: {refusal.text}")
+        raise self._refusal(refusal, timeout)
+
+    async def __aenter__(self) -> Self:
+        self._open_implicit = False
+        await self.open()
+        self._read_fast_paths()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- lending ------------------------------------------------------------------------------
+
+    def connection(  # type: ignore[override]
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[ACT]:
+        """Context manager to borrow a connection.
+
+        As in psycopg_pool: wait at most ``timeout`` seconds (default: the pool's); on leaving,
+        commit, or roll back after an error, and return the connection.
+
+        :raises PoolTimeout: no connection could be had in time; the message says why.
+        :raises PoolUnavailable: the database rejects the pool's connections.
+        :raises TooManyRequests: ``max_waiting`` callers are waiting already.
+        :raises PoolClosed: the pool is not open.
+        """
+        lease = _new(AsyncLease)
+        lease._pool = self
+        lease._timeout = timeout
+        return lease
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
+        self._usable()
+        self._machine.requests += 1
+        if timeout is None:
+            timeout = self._policy.timeout
+        if timeout <= 0:
+            raise self._too_late(timeout)
+        _, conn = await self._obtain(timeout, monotonic() + timeout, None, None)
+        conn._pool = self
+        return cast(ACT, conn)
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection borrowed with `getconn`.
+
+        :raises ValueError: it does not belong to this pool, or has been returned before.
+        """
+        self._check_pool_putconn(conn)
+        await self._give_back(conn, conn._slot)  # type: ignore[attr-defined]
+
+    def _usable(self) -> None:
+        """Check that the pool is open, and open it in a forked child.
+
+        :raises PoolClosed: the pool is not open.
+        :raises RuntimeError: it belongs to another event loop.
+        """
+        self._check_open_getconn()
+        if self._background is None:  # forked
+            if True:  # ASYNC
+                self._enter_loop()
+                self._start()
+            else:
+                with self._lock:
+                    if self._background is None:
+                        self._start()
+        if True:  # ASYNC
+            loop = asyncio.get_running_loop()
+            if loop is not self._loop:
+                raise RuntimeError(
+                    f"pool {self.name!r} was opened in the event loop {self._loop!r}"
+                    f" and cannot be used in {loop!r}"
+                )
+        if not self._direct:
+            self._read_fast_paths()
+
+    # -- the owner's orders -------------------------------------------------------------------
+
+    async def check(self) -> None:
+        """Test all connections at rest now, and replace those that fail."""
+        self._usable()
+        now = monotonic()
+        waiter = rt.Waiter(now, inf)
+        with self._mutex:
+            self._machine.wait_until_tested(waiter, now)
+        self._perform()
+        await waiter.wait()
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the size of the pool.
+
+        :raises ValueError: the sizes are no possible range.
+        """
+        if max_size is None:
+            max_size = min_size
+        check_sizes(min_size, max_size, self._pooled)
+        logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
+        self._min_size, self._max_size = min_size, max_size
+        self._policy = replace(self._policy, min_size=min_size, max_size=max_size)
+        with self._mutex:
+            self._machine.change(self._policy, monotonic())
+        self._perform()
+
+    async def drain(self) -> None:
+        """Replace all connections: those at rest now, those lent when they are returned."""
+        with self._mutex:
+            self._machine.drain(monotonic())
+        self._perform()
+
+    # -- what can be known --------------------------------------------------------------------
+
+    def get_stats(self) -> dict[str, int]:
+        """Counters and sizes, with psycopg_pool's keys."""
+        machine = self._machine
+        return {
+            self._POOL_MIN: self._min_size,
+            self._POOL_MAX: self._max_size,
+            self._POOL_SIZE: machine.counted,
+            self._POOL_AVAILABLE: len(machine.idle),
+            self._REQUESTS_WAITING: machine.waiting,
+            self._REQUESTS_NUM: machine.requests,
+            self._REQUESTS_QUEUED: machine.queued,
+            self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
+            self._REQUESTS_ERRORS: machine.errors,
+            self._USAGE_MS: int(1000 * machine.used),
+            self._RETURNS_BAD: machine.bad_returns,
+            self._CONNECTIONS_NUM: machine.connects,
+            self._CONNECTIONS_MS: int(1000 * machine.connecting),
+            self._CONNECTIONS_ERRORS: machine.connect_errors,
+            self._CONNECTIONS_LOST: machine.lost,
+        }
+
+    def pop_stats(self) -> dict[str, int]:
+        """As `get_stats`; the counters begin anew."""
+        with self._mutex:
+            stats = self.get_stats()
+            self._machine.forget_counts()
+        return stats
+
+    def snapshot(self) -> Snapshot:
+        """What the pool knows at this moment. Reads memory only; never waits."""
+        with self._mutex:
+            return Snapshot.of(self.name, self._machine, self._cuts, self._cut_counts)
+
+    # -- fork ---------------------------------------------------------------------------------
+
+    def _after_fork(self) -> None:
+        """In a forked child: bury what was inherited; start anew on first use."""
+        if self._background is None:
+            return
+        sockets = []
+        for slot in self._machine.slots:
+            conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
+            if conn and not conn.closed:
+                sockets.append(conn.pgconn.socket)
+        fork.bury(self._watch, sockets)
+        self._assemble(self._policy)
+        self._direct = False
+        if False:  # ASYNC
+            self._lock = type(self._lock)()  # another thread may have held it

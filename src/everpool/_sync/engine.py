@@ -1,0 +1,483 @@
+# Generated from src/everpool/_async/engine.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""The engine: carries out what the core orders, and tells it what happened.
+
+One method for each order (``_order_*``), one turn of the background (``_turn``), and the jobs
+that connect and reset. Everything here runs outside the mutex except the calls of the core.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from random import random
+from time import monotonic
+from typing import Any, ClassVar, Generic
+from weakref import ref
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg_pool.abc import CT
+
+from .. import ping
+from ..clock import SuspendClock
+from ..conninfo import prepare, redact
+from ..core import effects as order
+from ..core import events
+from ..core.machine import Machine
+from ..core.policy import Policy
+from ..core.slot import Slot, State
+from ..core.supply import SILENCE
+from ..core.verdict import Cause, Trouble, judge_connect
+from ..runtime import threads as rt
+from ..watch import DEAD, Link, Watch
+
+logger = logging.getLogger("everpool")
+
+IDLE = TransactionStatus.IDLE
+UNKNOWN = TransactionStatus.UNKNOWN
+INTRANS = TransactionStatus.INTRANS
+INERROR = TransactionStatus.INERROR
+
+# Deaths remembered for people, newest last.
+REMEMBERED = 200
+
+
+class Guard:
+    """A deadline for a call that waits on a connection: then its socket is shut down."""
+
+    __slots__ = ("deadline", "fired", "link")
+
+    def __init__(self, link: Link, deadline: float) -> None:
+        self.link = link
+        self.deadline = deadline
+        self.fired = False
+
+
+class Engine(Generic[CT]):
+    """The part of a pool that does things. ``ConnectionPool`` adds the part people call."""
+
+    name: str
+    conninfo: Any
+    kwargs: Any
+    connection_class: type[CT]
+    _configure: Any
+    _reset: Any
+
+    def _assemble(self, policy: Policy) -> None:
+        """Make what exists before the pool is opened, and again in a forked child."""
+        self._policy = policy
+        self._mutex = rt.Mutex()
+        self._machine = Machine(policy, monotonic(), random)
+        self._machine.closed = True
+        self._background: rt.Background | None = None
+        self._jobs: dict[Slot, rt.Job | None] = {}
+        self._guards: set[Guard] = set()
+        self._vanished: deque[Slot] = deque()
+        self._clock = SuspendClock()
+        self._cuts: deque[tuple[float, events.Cut]] = deque(maxlen=REMEMBERED)
+        self._cut_counts: Counter[str] = Counter()
+
+    def _start(self) -> None:
+        self._watch = Watch()
+        self._machine = Machine(self._policy, monotonic(), random)
+        self._background = rt.Background(self.name, self._watch, ref(self))
+        self._background.start(self._policy.num_workers)
+        with self._mutex:
+            self._machine.tick(monotonic())
+        self._perform()
+
+    def _stop(self) -> list[Any]:
+        """Close all that rests and stop what runs; return what to wait for."""
+        with self._mutex:
+            self._machine.close(monotonic())
+        self._perform()
+        background, self._background = self._background, None
+        return background.stop() if background else []
+
+    # -- orders -------------------------------------------------------------------------------
+
+    def _perform(self) -> None:
+        """Carry out the core's orders, and those that follow from doing so.
+
+        What an order finds out it only tells the core: the loop here sees to what follows.
+        """
+        machine = self._machine
+        while machine.effects:
+            with self._mutex:
+                orders, machine.effects = machine.effects, []
+            for effect in orders:
+                self._ORDERS[type(effect)](self, effect)
+        if self._background is not None:
+            self._background.alarm(machine.next_wake)
+
+    def _order_open(self, effect: order.Open) -> None:
+        slot, background = effect.slot, self._background
+        try:
+            if background is None:
+                raise RuntimeError("the pool was closed")
+            self._jobs[slot] = background.connect(_connect_job, ref(self), slot)
+        except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
+            with self._mutex:
+                self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
+
+    def _order_abandon(self, effect: order.Abandon) -> None:
+        job = self._jobs.get(effect.slot)
+        if job is not None:
+            job.stop()
+
+    def _order_ping(self, effect: order.Ping) -> None:
+        slot = effect.slot
+        link, conn = slot.link, slot.conn
+        if link is None:
+            return  # closed meanwhile, by another thread
+        with link.mutex:
+            if slot.state not in (State.TESTING, State.SUSPECT):
+                return  # closed meanwhile
+            if link.peek() == DEAD:
+                sent = False  # sending would provoke a reset, which destroys its last words
+            elif not rt.seize(conn.lock):
+                logger.warning(
+                    "connection %s of pool %r is still used by a caller who returned it: discarded",
+                    slot.number,
+                    self.name,
+                )
+                slot.cause = Cause("misuse", text="used after it was returned")
+                sent = False
+            else:
+                sent = ping.send(conn, link)
+        if not sent:
+            self._hung_up(slot)
+
+    def _order_close(self, effect: order.Close) -> None:
+        slot = effect.slot
+        link, conn = slot.link, slot.conn
+        cause: Cause | None = None
+        dead = slot.state is State.DEAD
+        with link.mutex:
+            link.anchor = None
+            pinging = link.pinging
+            if dead:
+                cause = slot.cause or self._last_words(slot, conn, link)
+            if pinging:
+                ping.give_up(conn, link)
+                conn.lock.release()  # a caller who still uses it waits for this
+            if dead or slot.why == "silent, place needed":
+                link.abort()
+            link.close()
+            if conn is not None and not (cause and cause.style == "misuse"):
+                conn._pool = None
+                rt.close(conn)
+        slot.conn = slot.link = None
+        with self._mutex:
+            self._machine.closed_by(slot, monotonic(), cause)
+
+    def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
+        if slot.why == SILENCE:
+            return Cause("silence")
+        if conn is None:
+            return Cause(link.ending())
+        return ping.last_words(conn, link)
+
+    def _order_wake(self, effect: order.Wake) -> None:
+        effect.waiter.wake()
+
+    def _order_reconnect_failed(self, effect: order.ReconnectFailed) -> None:
+        if self._background is not None:
+            self._background.work(_reconnect_failed_job, ref(self))
+
+    def _order_tell(self, effect: order.Tell) -> None:
+        happening = effect.happening
+        if isinstance(happening, events.Cut):
+            self._cuts.append((monotonic(), happening))
+            self._cut_counts[str(happening.cause)] += 1
+        level, text, *values = _words(happening)
+        logger.log(level, "pool %r: " + text, self.name, *values)
+
+    _ORDERS: ClassVar[dict[type, Callable[[Engine[Any], Any], None]]] = {
+        order.Open: _order_open,
+        order.Abandon: _order_abandon,
+        order.Ping: _order_ping,
+        order.Close: _order_close,
+        order.Wake: _order_wake,
+        order.ReconnectFailed: _order_reconnect_failed,
+        order.Tell: _order_tell,
+    }
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def _turn(self, ready: list[tuple[Link, bool]]) -> float:
+        """One turn of the background: what the watch saw, then what is due.
+
+        Answers are read before anything is judged late, so a delay of our own is never
+        mistaken for silence. Returns when the next turn is due.
+        """
+        machine = self._machine
+        try:
+            for link, hung in ready:
+                self._seen(link, hung)
+            while self._vanished:
+                with self._mutex:
+                    machine.vanished(self._vanished.popleft(), monotonic())
+            now = monotonic()
+            gap = self._clock.gap(now, machine.next_wake)
+            if gap is not None:
+                with self._mutex:
+                    machine.slept(gap, now)
+            self._fire_guards(now)
+            if now >= machine.next_wake:
+                with self._mutex:
+                    machine.tick(now)
+            self._perform()
+        except Exception:
+            # The background must outlive any mistake of ours: rebuild, and say so.
+            logger.exception("pool %r: internal error in the background", self.name)
+            self._recover()
+        return min(machine.next_wake, min((g.deadline for g in self._guards), default=1e12))
+
+    def _seen(self, link: Link, hung: bool) -> None:
+        slot = link.slot()
+        if slot is None:
+            return
+        if link.pinging:
+            self._collect(slot, link)
+        elif hung and self._policy.watch and link.peek() == DEAD:
+            self._hung_up(slot)
+
+    def _collect(self, slot: Slot, link: Link) -> None:
+        with link.mutex:
+            if not link.pinging or slot.state not in (State.TESTING, State.SUSPECT):
+                return
+            answer = ping.collect(slot.conn, link)
+            if answer is ping.Answer.PONG:
+                slot.conn.lock.release()
+        if answer is ping.Answer.PONG:
+            with self._mutex:
+                self._machine.pong(slot, monotonic())
+                if link.news:
+                    slot.checked_at = 0.0  # the next lending has something to deliver
+        elif answer is ping.Answer.DEAD:
+            self._hung_up(slot)
+
+    def _hung_up(self, slot: Slot) -> None:
+        with self._mutex:
+            self._machine.hung_up(slot, monotonic())
+
+    def _fire_guards(self, now: float) -> None:
+        for guard in list(self._guards):
+            if now >= guard.deadline:
+                guard.fired = True
+                self._guards.discard(guard)
+                guard.link.abort()
+
+    def _recover(self) -> None:
+        """Rebuild the indices after an interruption in the middle of a transition."""
+        with self._mutex:
+            self._machine.reconcile()
+        self._perform()
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    def _join(self, slot: Slot, conn: Any) -> None:
+        """Make a new connection one of the pool's: its link, the user's configuration."""
+        link = self._watch.add(conn.pgconn.socket, slot)
+        slot.conn, slot.link = conn, link
+        conn._slot = slot
+        if type(conn).wait is rt.STOCK.wait:
+            conn.wait = rt.interruptible_wait(conn, link)
+        if self._configure:
+            conn._pool = self
+            limit = self._policy.callback_timeout
+            try:
+                self._bounded(self._configure, conn, link, monotonic() + limit)
+            except TimeoutError:
+                raise psycopg.OperationalError(
+                    f"configure callback did not end within callback_timeout={limit:g} s"
+                ) from None
+            _demand_idle(conn, "configure", self._configure)
+        conn._pool = None
+        link.anchor = ref(conn, _vanish(ref(self), slot))
+        with self._mutex:
+            self._jobs.pop(slot, None)
+            conn._created_at = monotonic()
+            self._machine.opened(slot, conn._created_at)
+            conn._expire_at = slot.expires_at
+        self._perform()
+
+    def _connect_failed(
+        self, slot: Slot, job: rt.Job, ex: BaseException, conninfo: str, kwargs: dict[str, Any]
+    ) -> None:
+        if slot.link is not None:
+            slot.link.close()
+        slot.conn = slot.link = None
+        stopped = isinstance(ex, rt.STOPPED)
+        text = "cancelled" if stopped else str(ex)
+        if not isinstance(ex, psycopg.Error):
+            text = f"{type(ex).__name__}: {text}"
+        pgconn = getattr(ex, "pgconn", None)
+        text = redact(text, conninfo, kwargs)
+        trouble = judge_connect(
+            text,
+            needs_password=bool(pgconn and pgconn.needs_password),
+            connected_before=self._machine.connector.successes > 0,
+        )
+        self._open_failed(slot, text, trouble, abandoned=stopped and job.stopping)
+
+    def _open_failed(
+        self, slot: Slot, text: str, trouble: Trouble, *, abandoned: bool = False
+    ) -> None:
+        with self._mutex:
+            self._jobs.pop(slot, None)
+            self._machine.open_failed(slot, monotonic(), text, trouble, abandoned=abandoned)
+        self._perform()
+
+    def _reset_returned(self, slot: Slot) -> None:
+        """Run the user's ``reset`` on a returned connection, in the background."""
+        conn, limit = slot.conn, self._policy.callback_timeout
+        sound = False
+        try:
+            self._bounded(self._reset, conn, slot.link, monotonic() + limit)
+            _demand_idle(conn, "reset", self._reset)
+            sound = True
+        except Exception as ex:
+            logger.warning("pool %r: error resetting connection: %s", self.name, _brief(ex))
+        finally:
+            with self._mutex:
+                if sound:
+                    self._machine.worked(slot, monotonic())
+                else:
+                    dead = conn.pgconn.transaction_status == UNKNOWN
+                    self._machine.discard(slot, monotonic(), "reset failed", dead=dead)
+            self._perform()
+
+    # -- bounded calls ------------------------------------------------------------------------
+
+    def _bounded(self, call: Callable[..., Any], conn: Any, link: Link, deadline: float) -> None:
+        """Make a call of the user's on a connection, and end it at the deadline.
+
+        At the deadline the socket is shut down, which ends whatever waits on it, and the call
+        is cancelled where that is possible. A callback in a thread that waits for something
+        other than its connection cannot be ended.
+
+        :raises TimeoutError: the deadline came first.
+        """
+        guard = Guard(link, deadline)
+        self._guards.add(guard)
+        if self._background is not None:
+            self._background.alarm(deadline)
+        try:
+            rt.bounded(call, conn, deadline)
+        except Exception as ex:
+            if guard.fired:
+                raise TimeoutError from ex
+            raise
+        finally:
+            self._guards.discard(guard)
+        if guard.fired:
+            raise TimeoutError
+
+
+def _vanish(pool_ref: ref[Any], slot: Slot) -> Callable[[Any], None]:
+    """What to do when a connection is collected: only note it, this may run anywhere."""
+
+    def vanish(_: Any) -> None:
+        pool = pool_ref()
+        if pool is not None and slot.state in (State.LENT, State.CORPSE):
+            pool._vanished.append(slot)
+            pool._watch.ring()
+
+    return vanish
+
+
+def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
+    """Make one connection.
+
+    Holds the pool only where it needs it: a hung connect must not keep a forgotten pool alive.
+    """
+    conninfo: str = ""
+    kwargs: dict[str, Any] = {}
+    conn: Any = None
+    try:
+        pool = pool_ref()
+        if pool is None:
+            return
+        connection_class, policy = pool.connection_class, pool._policy
+        sources = pool.conninfo, pool.kwargs
+        del pool
+        conninfo = rt.resolve(sources[0]) or ""
+        kwargs = rt.resolve(sources[1]) or {}
+        how = prepare(conninfo, kwargs, policy)
+        conn = rt.connect(lambda: connection_class.connect(how.conninfo, **kwargs), job, how.limit)
+        pool = pool_ref()
+        if pool is None:
+            _close_unowned(conn)
+        else:
+            pool._join(slot, conn)
+    except BaseException as ex:
+        _close_unowned(conn)
+        pool = pool_ref()
+        if pool is not None and slot.state in (State.OPENING, State.DISOWNED):
+            pool._connect_failed(slot, job, ex, conninfo, kwargs)
+        if not isinstance(ex, Exception):
+            raise
+
+
+def _close_unowned(conn: Any) -> None:
+    if conn is not None:
+        conn._pool = None
+        rt.close(conn)
+
+
+def _reset_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
+    pool = pool_ref()
+    if pool is not None:
+        pool._reset_returned(slot)
+
+
+def _reconnect_failed_job(pool_ref: ref[Engine[Any]], job: rt.Job) -> None:
+    pool: Any = pool_ref()
+    if pool is not None:
+        logger.warning(
+            "reconnection attempt in pool %r failed after %s sec",
+            pool.name,
+            pool.reconnect_timeout,
+        )
+        pool.reconnect_failed()
+
+
+def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
+    """:raises ProgrammingError: a callback left its connection in a transaction."""
+    status = conn.pgconn.transaction_status
+    if status != IDLE:
+        raise psycopg.ProgrammingError(
+            f"connection left in status {TransactionStatus(status).name} by {kind} function"
+            f" {callback}: discarded"
+        )
+
+
+def _brief(ex: BaseException) -> str:
+    return ping.printable(f"{type(ex).__name__}: {ex}")
+
+
+def _words(happening: events.Happening) -> tuple[Any, ...]:
+    """A happening for the log: level, text, values."""
+    if isinstance(happening, events.Cut):
+        level = logging.WARNING if happening.lent else logging.INFO
+        text = "connection %s %s: %s, after %.1f s of silence at the age of %.1f s"
+        how = "was cut while lent" if happening.lent else "was cut while idle, and is replaced"
+        silent, age = happening.silent_for, happening.age
+        return level, text, happening.number, how, happening.cause, silent, age
+    if isinstance(happening, events.OpenFailed):
+        text = "error connecting: %s (%s; next attempt in %.2f s at the earliest)"
+        return logging.WARNING, text, happening.text, happening.trouble.value, happening.retry_in
+    if isinstance(happening, events.Recovered):
+        return logging.WARNING, "connected again after %.1f s", happening.down_for
+    if isinstance(happening, events.Retired):
+        text = "connection %s closed at the age of %.1f s: %s"
+        return logging.DEBUG, text, happening.number, happening.age, happening.why
+    if isinstance(happening, events.Slept):
+        text = "this process stood still (%.1f s suspended): all connections are tested"
+        return logging.WARNING, text, happening.seconds
+    return logging.DEBUG, "connection %s opened in %.3f s", happening.number, happening.took

@@ -1,0 +1,82 @@
+# Generated from src/everpool/_async/null_pool.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""The null pool: opens a connection for each request, lends what returns to who waits."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import psycopg_pool
+from psycopg import Connection
+from psycopg_pool.abc import (
+    CT,
+    ConnectFailedCB,
+    ConnectionCB,
+    ConninfoParam,
+    KwargsParam,
+)
+
+from .pool import ConnectionPool
+
+
+class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]):
+    """A pool that keeps no connection at rest, as `psycopg_pool.NullConnectionPool`.
+
+    It limits how many exist at once (``max_size``, 0 for no limit), connects under the same
+    deadline and with the same care for a server in trouble as `ConnectionPool`, and hands
+    a returned connection to the next who waits. ``close_returns`` has no effect.
+    """
+
+    _pooled = False
+
+    def __init__(
+        self,
+        conninfo: ConninfoParam = "",
+        *,
+        connection_class: type[CT] = cast(type[CT], Connection),
+        kwargs: KwargsParam | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: ConnectionCB[CT] | None = None,
+        check: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: ConnectFailedCB | None = None,
+        num_workers: int = 3,
+        connect_timeout: float | None = None,
+        callback_timeout: float = 10.0,
+        tcp_settings: bool = True,
+    ) -> None:
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            connect_timeout=connect_timeout,
+            callback_timeout=callback_timeout,
+            tcp_settings=tcp_settings,
+        )
+
+    def check(self) -> None:
+        """Do nothing: no connection rests here."""

@@ -1,0 +1,134 @@
+"""What everpool adds to each connect, what it reads from a conninfo, and what it hides of one."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from .core.policy import Policy
+from .ping import printable
+
+# Keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
+# timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).
+TCP_SETTINGS = {
+    "keepalives_idle": "30",  # s
+    "keepalives_interval": "10",  # s
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # ms
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """How to make one connect: the conninfo to use, and the longest it may take in seconds."""
+
+    conninfo: str
+    limit: float
+
+
+def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> Connect:
+    """Add timeouts and TCP settings to a conninfo, except those the user has set.
+
+    "Set" means: in the conninfo, the keyword arguments, the environment or a service file.
+    Neither argument is changed. A conninfo that cannot be parsed is returned as it is: the
+    connect will say what is wrong with it.
+    """
+    try:
+        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
+        given = conninfo_to_dict(conninfo, **own)
+    except psycopg.Error:
+        return Connect(conninfo, policy.connect_timeout)
+    known = {**_surroundings(given), **given}
+    extra: dict[str, Any] = {}
+    if known.get("connect_timeout") is None:
+        extra["connect_timeout"] = max(2, ceil(min(policy.connect_timeout, 1e6)))
+    if policy.tcp_settings and not _only_unix(known) and str(known.get("keepalives", "1")) != "0":
+        extra.update({k: v for k, v in TCP_SETTINGS.items() if known.get(k) is None})
+    hosts = max(_count(known.get("host")), _count(known.get("hostaddr")))
+    limit = _seconds(known.get("connect_timeout"), policy.connect_timeout) * hosts
+    return Connect(make_conninfo(conninfo, **extra) if extra else conninfo, limit)
+
+
+def redact(text: str, conninfo: str, kwargs: Mapping[str, Any]) -> str:
+    """An error's text without passwords, printable, on one line.
+
+    What libpq says of a conninfo that it cannot parse quotes pieces of it, any of which may be
+    the password: then only the fact is told.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        return (
+            "the conninfo cannot be parsed (libpq's message is withheld: it may quote a password)"
+        )
+    for key in ("password", "sslpassword", "passfile"):
+        for secret in (given.get(key), kwargs.get(key)):
+            if secret:
+                text = text.replace(str(secret), "***")
+    return printable(" ".join(text.split()))
+
+
+def _is_parameter(key: str) -> bool:
+    return key in _PARAMETERS
+
+
+_PARAMETERS = frozenset(
+    option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.keyword
+)
+
+
+def _surroundings(given: Mapping[str, Any]) -> dict[str, str]:
+    """What environment variables and service files set."""
+    found: dict[str, str] = {}
+    for option in pq.Conninfo.get_defaults():
+        name = option.keyword.decode()
+        if option.envvar and (value := os.environ.get(option.envvar.decode())) is not None:
+            found[name] = value
+    service = given.get("service") or os.environ.get("PGSERVICE")
+    if service:
+        found.update({k: v for k, v in _service(str(service)).items() if k not in found})
+    return found
+
+
+def _service(name: str) -> dict[str, str]:
+    """The settings of a service, from the first of libpq's two files that has it."""
+    own = os.environ.get("PGSERVICEFILE") or str(Path.home() / ".pg_service.conf")
+    system = os.environ.get("PGSYSCONFDIR")
+    for path in filter(None, (own, system and str(Path(system) / "pg_service.conf"))):
+        parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
+        try:
+            parser.read(path)
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            continue
+        if parser.has_section(name):
+            return dict(parser.items(name))
+    return {}
+
+
+def _only_unix(known: Mapping[str, Any]) -> bool:
+    if known.get("hostaddr"):
+        return False
+    hosts = str(known.get("host") or "/").split(",")
+    return all(host.startswith(("/", "@")) for host in hosts)
+
+
+def _count(hosts: Any) -> int:
+    return len(str(hosts).split(",")) if hosts else 1
+
+
+def _seconds(value: Any, default: float) -> float:
+    """psycopg's reading of ``connect_timeout``: at least 2 s, nothing or zero means a default."""
+    try:
+        seconds = int(float(value)) if value is not None else 0
+    except (TypeError, ValueError, OverflowError):
+        seconds = 0
+    return float(max(2, seconds)) if seconds > 0 else default

@@ -1,0 +1,407 @@
+"""Supply: how connections come, are doubted, tested, given up and replaced.
+
+The shells report what happens to connections that nobody holds (``opened``, ``open_failed``,
+``hung_up``, ``pong``, ``closed_by``); ``_settle`` finds a place for each sound one, and
+``_refill`` asks for what is short.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable
+from math import inf
+
+from .connector import Connector
+from .effects import Close, Ping, ReconnectFailed, Wake
+from .events import Cut, Opened, OpenFailed, Recovered, Retired
+from .policy import Policy
+from .queue import Refusal, Waiter
+from .roundtrip import RoundTrip
+from .slot import Event, Slot, State
+from .table import ESTABLISHED, IDLE, LENT, Table, rested_since
+from .verdict import Cause, Trouble
+
+# Lifetimes end up to a twentieth early, as psycopg_pool's do, keepalives up to a quarter: enough
+# to spread the work of a pool that was filled at one moment.
+LIFETIME_JITTER = 0.05
+KEEPALIVE_JITTER = 0.25
+
+# Successive multiples of the golden ratio, modulo one, fall into the largest gap left by those
+# before them: lifetimes of connections opened together end evenly spread, none near another.
+GOLDEN = 0.6180339887498949
+
+# Why a slot was given up without a word.
+SILENCE = "silence"
+
+# A reconnect_timeout of zero would call the user's callback in a loop.
+LEAST_RECONNECT_TIMEOUT = 0.05
+
+
+class Supply(Table):
+    __slots__ = (
+        "_answered",
+        "_answered_at",
+        "_failed_until",
+        "_phase",
+        "_random",
+        "_renewing",
+        "bad_returns",
+        "closed",
+        "connect_errors",
+        "connecting",
+        "connector",
+        "connects",
+        "drained_at",
+        "errors",
+        "generation",
+        "last_error",
+        "lost",
+        "most",
+        "policy",
+        "queued",
+        "requests",
+        "roundtrip",
+        "used",
+        "waited",
+    )
+
+    def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.policy = policy
+        self.most = policy.most  # max_size, or no limit
+        self.closed = False
+        self.generation = 0  # raised with each suspicion that concerns all
+        self.drained_at = -inf
+        self.last_error: tuple[float, str] | None = None
+        self.forget_counts()
+        self.connector = Connector(self._most_at_once(), random)
+        self.roundtrip = RoundTrip()
+        self._random = random
+        self._phase = random()
+        # The proof of silence: the latest sending that was answered, and when it was.
+        self._answered = self._answered_at = -inf
+        self._renewing = False  # whether any slot may be waiting for its replacement
+        self._failed_until = inf  # when the outage has lasted another reconnect_timeout
+
+    def forget_counts(self) -> None:
+        """Begin the counters of the statistics anew."""
+        self.requests = self.queued = self.errors = 0
+        self.waited = self.used = self.connecting = 0.0  # seconds
+        self.connects = self.connect_errors = self.lost = self.bad_returns = 0
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    def opened(self, slot: Slot, now: float) -> None:
+        """The attempt succeeded; the shell has set ``conn`` and ``link``."""
+        started = slot.since
+        took = now - started
+        trouble, down_since = self.connector.trouble, self.connector.down_since
+        self.connector.succeeded(took)
+        self.connecting += took
+        self.roundtrip.seed(took / 4)  # a connect is about four round trips
+        slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
+        slot.why = ""
+        slot.generation = self.generation
+        slot.expires_at = now + self._lifetime()
+        slot.keepalive = self._keepalive()
+        self._fire(slot, Event.OPENED)
+        self._tell(Opened(slot.number, took))
+        if trouble is not None:
+            self._failed_until = inf
+            self._tell(Recovered(now - down_since))
+        waited = self.waited
+        self._settle(slot, now)
+        if not self.policy.pooled:  # who waits for a connection of his own does not queue
+            self.waited = max(waited, self.waited - took)
+        self._proven(started, now)
+        self._renewed(now)
+        self._refill(now)
+
+    def open_failed(
+        self, slot: Slot, now: float, text: str, trouble: Trouble, *, abandoned: bool = False
+    ) -> None:
+        """The attempt failed. ``abandoned``: because we stopped it."""
+        self._fire(slot, Event.FAILED)
+        if abandoned:
+            return self._refill(now)
+        self.connect_errors += 1
+        self.last_error = (now, text)
+        fine_before = self.connector.trouble is None
+        self._outlast(now)
+        wanted = bool(self.queue.live or self.hopes)
+        retry_in = self.connector.failed(now, trouble, wanted)
+        self._wake_at(self.connector.not_before)
+        self._tell(OpenFailed(slot.number, trouble, text, retry_in))
+        if fine_before and trouble is Trouble.GONE:
+            self.suspect_all(now)
+        self._refill(now)
+
+    def closed_by(self, slot: Slot, now: float, cause: Cause | None) -> None:
+        """The closer is done; ``cause`` is what killed it, or None if we did."""
+        lent = slot.why not in ("", SILENCE)  # only an owner's discard says more
+        self._fire(slot, Event.CLOSED)
+        age = now - slot.opened_at
+        if cause is None:
+            self._tell(Retired(slot.number, slot.why, age))
+        else:
+            self._tell(Cut(slot.number, cause, now - max(slot.heard_at, slot.since), age, lent))
+            if cause.concerns_all:
+                self.suspect_all(now)
+        self._refill(now)
+
+    # -- what is short, and where what comes goes ---------------------------------------------
+
+    def _refill(self, now: float) -> None:
+        """Open what is short, as far as the connector permits and ``max_size`` has room."""
+        if self.hopes:
+            self._fulfil()
+        if self.closed:
+            return
+        if self._hopeless(now):
+            self._refuse_all(now, self._rejection(now))
+        tally, policy = self.tally, self.policy
+        suspects = tally[State.SUSPECT]
+        opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
+        # Who queued for the pong of a connection that failed the test takes another's.
+        while self.idle and self.queue.live > tally[State.TESTING]:
+            self._ping(self.idle.pop(), now)
+        # Pings in flight will serve those who wait, unless pings are being lost.
+        coming = opening + (0 if suspects else tally[State.TESTING])
+        wanted = self.queue.live - coming
+        have = self.counted - tally[State.CLOSING] - disowned - suspects
+        floor = policy.min_size - have
+        if self._renewing:
+            floor += sum(slot.renewing for slot in self.idle)
+        if self.hopes and not policy.pooled:
+            floor = 1 - opening
+        short = max(wanted, floor)
+        if short <= 0:
+            if not opening and self.connector.trouble is None:
+                self.connector.satisfied()
+            return
+        permitted = self.connector.permits(now, opening, disowned)
+        if permitted <= 0:
+            if self.connector.trouble is not None:
+                self._outlast(now)
+            if now < self.connector.not_before:
+                self._wake_at(self.connector.not_before)
+            return
+        if self.counted >= self.most:
+            if suspects and not self.idle and not opening and not tally[State.CLOSING]:
+                self._sacrifice(now)
+            return
+        for _ in range(int(min(short, permitted, self.most - self.counted))):
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self._add(now, self.generation)
+        self.connects += 1
+        self._wake_at(now + self.connector.patience)
+
+    def _settle(self, slot: Slot, now: float) -> None:
+        """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
+        if self.closed:
+            self._retire(slot, now, "pool closed")
+        elif now >= slot.expires_at:
+            self._retire(slot, now, "max_lifetime")
+        elif slot.began_at <= self.drained_at:
+            self._retire(slot, now, "drained")
+        elif self._excess() > 0:
+            self._retire(slot, now, "resized")
+        elif not self.policy.pooled and not self.queue.live:
+            self._retire(slot, now, "null pool")
+        elif slot.generation != self.generation:
+            self._ping(slot, now)
+        elif self.queue.live:
+            waiter = self.queue.first()
+            self.waited += now - waiter.since
+            self.effects.append(Wake(waiter))
+            self._fire(slot, Event.TAKE)
+            slot.since = now
+            slot.waiter = waiter
+            waiter.slot = slot
+            self.queue.leave(waiter)
+        else:
+            insort(self.idle, slot, key=rested_since)
+
+    def _retire(self, slot: Slot, now: float, why: str) -> None:
+        """Close a connection that nobody holds. The caller has taken it out of ``idle``."""
+        slot.why = why
+        slot.since = now
+        self.effects.append(Close(slot))
+        self._fire(slot, Event.RETIRE)
+
+    def _renewed(self, now: float) -> None:
+        """A fresh connection came to rest: the oldest that waits to be replaced may go."""
+        renewing = [slot for slot in self.idle if slot.renewing]
+        if renewing and self._present() > self.policy.min_size:
+            oldest = min(renewing, key=lambda slot: slot.expires_at)
+            self.idle.remove(oldest)
+            self._retire(oldest, now, "max_lifetime")
+
+    # -- dying, and being doubted -------------------------------------------------------------
+
+    def hung_up(self, slot: Slot, now: float) -> None:
+        """The connection's death has been seen: by the watch, the peek or the pinger."""
+        if slot.state is IDLE:
+            self.idle.remove(slot)
+        if slot.state in (IDLE, State.TESTING, State.SUSPECT):
+            self.lost += 1
+            self.effects.append(Close(slot))
+            self._died(slot)
+        elif slot.state in (LENT, State.RETURNING):
+            self._died(slot)
+        else:
+            return
+        self._refill(now)
+
+    def _died(self, slot: Slot) -> None:
+        self._fire(slot, Event.DIED)
+        self.connector.wounded()
+
+    def suspect_all(self, now: float) -> None:
+        """Something concerns all connections: none is lent again before it has been tested."""
+        self.generation += 1
+        idle, self.idle = self.idle, []
+        for slot in idle:
+            self._ping(slot, now)
+
+    def pong(self, slot: Slot, now: float) -> None:
+        """The ping was answered."""
+        if slot.state not in (State.TESTING, State.SUSPECT):
+            return
+        self._fire(slot, Event.PONG)
+        self.roundtrip.sample(now - slot.sent_at)
+        slot.heard_at = slot.checked_at = now
+        slot.generation = self.generation
+        slot.keepalive = self._keepalive()
+        self._settle(slot, now)
+        self._proven(slot.sent_at, now)
+        if self.queue.live or self.hopes:
+            self._refill(now)
+
+    def _ping(self, slot: Slot, now: float) -> None:
+        """The caller has taken it out of ``idle``."""
+        slot.sent_at = now
+        slot.given_up_at = now + self.roundtrip.limit
+        self._wake_at(slot.given_up_at)
+        self.effects.append(Ping(slot))
+        self._fire(slot, Event.PING)
+
+    def _proven(self, sent_at: float, now: float) -> None:
+        """Something sent at ``sent_at`` was answered: what stays silent since then is dead.
+
+        After a stall the answers come one after another, so each gets a ping's time more.
+        """
+        if sent_at <= self._answered:
+            return
+        self._answered, self._answered_at = sent_at, now
+        if self.tally[State.SUSPECT]:
+            for slot in self.slots:
+                if slot.state is State.SUSPECT:
+                    self._give_up_soon(slot, now)
+
+    def _give_up_soon(self, slot: Slot, now: float) -> None:
+        """Set when to give up a suspect: sooner if its silence is proven."""
+        if slot.sent_at <= self._answered:
+            proven = max(now, self._answered_at + self.roundtrip.usual)
+            slot.given_up_at = min(slot.given_up_at, proven)
+        self._wake_at(slot.given_up_at)
+
+    def _sacrifice(self, now: float) -> None:
+        """The pool is full of silent connections: the one silent longest gives its place."""
+        suspects = [slot for slot in self.slots if slot.state is State.SUSPECT]
+        self._retire(min(suspects, key=lambda slot: slot.sent_at), now, "silent, place needed")
+
+    # -- refusing -----------------------------------------------------------------------------
+
+    def _hopeless(self, now: float) -> bool:
+        """The server rejects us, it is not yet time to ask again, and nothing else can come."""
+        connector = self.connector
+        if connector.trouble is not Trouble.REJECTED or now >= connector.not_before:
+            return False
+        return not sum(self.tally[state] for state in ESTABLISHED)
+
+    def _rejection(self, now: float) -> Refusal:
+        when, text = self.last_error or (now, "")
+        age = f" ({now - when:.1f} s ago)" if now - when > 0.05 else ""
+        return Refusal("rejected", f"{text}{age}")
+
+    def _refuse(
+        self, waiter: Waiter, now: float, refusal: Refusal, *, queued: bool = False
+    ) -> None:
+        self.errors += 1
+        self.waited += now - waiter.since
+        self.effects.append(Wake(waiter))
+        waiter.refusal = refusal
+        if queued:
+            self.queue.leave(waiter)
+        waiter.gone = True
+
+    def _refuse_all(self, now: float, refusal: Refusal) -> None:
+        for waiter in self.queue.waiting():
+            self._refuse(waiter, now, refusal, queued=True)
+        for _, waiter in self.hopes:
+            self._refuse(waiter, now, refusal)
+        self.hopes.clear()
+
+    def _outlast(self, now: float) -> None:
+        """An attempt failed or hangs: has the outage lasted another ``reconnect_timeout``?"""
+        timeout = max(self.policy.reconnect_timeout, LEAST_RECONNECT_TIMEOUT)
+        if self.connector.trouble is None:
+            self._failed_until = now + timeout
+        elif now >= self._failed_until:
+            self._failed_until = now + timeout
+            self.effects.append(ReconnectFailed())
+        self._wake_at(self._failed_until)
+
+    # -- counting -----------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection to come back, or for one that others want too.
+
+        In a null pool, who waits for a connection of his own being opened is no queue.
+        """
+        own = 0 if self.policy.pooled else self.tally[State.OPENING]
+        return max(0, self.queue.live - own)
+
+    def _excess(self) -> float:
+        """How many must go after max_size was lowered."""
+        return self.counted - self.tally[State.CLOSING] - self.most
+
+    def _sound(self) -> int:
+        """Connections that are there and not in doubt: a keepalive under way is no doubt."""
+        doubted = sum(
+            s.state is State.TESTING and s.generation != self.generation for s in self.slots
+        )
+        return self._present() - doubted
+
+    def _most_at_once(self) -> int:
+        if self.policy.pooled:
+            return self.policy.max_connecting
+        return self.policy.max_size or 1 << 30  # null pools: as many as may exist
+
+    def _lifetime(self) -> float:
+        self._phase = (self._phase + GOLDEN) % 1.0
+        return self.policy.max_lifetime * (1.0 - LIFETIME_JITTER * self._phase)
+
+    def _keepalive(self) -> float:
+        return self.policy.keepalive * (1.0 - KEEPALIVE_JITTER * self._random())
+
+    def picture(self, now: float) -> str:
+        """One line that says why somebody waits."""
+        lent = [now - slot.since for slot in self.slots if slot.state is LENT]
+        parts = [f"{self.counted} of {self.policy.max_size} connections"]
+        if lent:
+            parts.append(f"{len(lent)} lent, the longest for {max(lent):.1f} s")
+        for state in (State.OPENING, State.TESTING, State.SUSPECT, State.RETURNING):
+            if count := self.tally[state]:
+                parts.append(f"{count} {state.value}")
+        if hung := self.tally[State.DISOWNED]:
+            parts.append(f"{hung} connecting for long without an answer")
+        parts.append(f"{self.queue.live} waiting")
+        if self.last_error and self.connector.trouble:
+            when, text = self.last_error
+            parts.append(f"last connect error, {now - when:.1f} s ago: {text}")
+        return ", ".join(parts)

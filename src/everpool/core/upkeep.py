@@ -1,0 +1,205 @@
+"""Upkeep: what becomes due as time passes.
+
+Deadlines, attempts past their patience, pings past their limit, lifetimes, idle times,
+keepalives: ``tick`` does what is due and says when to come again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from .effects import Abandon
+from .events import Slept
+from .policy import Policy
+from .queue import Refusal
+from .slot import Event, State
+from .supply import SILENCE, Supply
+from .table import PRESENT
+
+# The replacement of an old connection is asked for so long before the old one must go.
+RENEWAL_LEAD = 30.0
+RENEWAL_LEAD_SHARE = 0.05
+
+# Without proof that others are answered, a silent connection is given up after ten seconds:
+# a server that stalls for less must not find its whole pool reconnecting.
+SUSPECT_CEILING = 10.0
+
+# The background looks at everything at least so often, whatever it has been told: long enough
+# to cost nothing, short enough to notice a suspended process soon.
+LONGEST_SLEEP = 5.0
+
+# Keepalives due within so long of each other go out together: one wake-up instead of many.
+COALESCE = 0.5
+
+# Those due that found no room in one round of keepalives try again so much later.
+PAUSE = 0.05
+
+
+class Upkeep(Supply):
+    __slots__ = ("_ping_at", "_retire_at")
+
+    def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
+        super().__init__(policy, now, random)
+        self._retire_at = self._ping_at = now  # when to look at all that rest
+
+    def tick(self, now: float) -> None:
+        """Do what has become due, and set ``next_wake``."""
+        self.next_wake = now + LONGEST_SLEEP
+        for waiter in self.queue.expired(now):
+            self._refuse(waiter, now, Refusal("timeout", self.picture(now)), queued=True)
+        self._wake_at(self.queue.soonest)
+        for hope in list(self.hopes):
+            if hope[1].deadline <= now:
+                self._refuse(hope[1], now, Refusal("timeout", self.picture(now)))
+                self.hopes.remove(hope)
+            else:
+                self._wake_at(hope[1].deadline)
+        if self.closed:
+            while self.idle:  # only after an interruption
+                self._retire(self.idle.pop(), now, "pool closed")
+            return
+        self._watch_attempts(now)
+        self._watch_pings(now)
+        if now >= self._retire_at:
+            self._retire_old(now)
+        if now >= self._ping_at:
+            self._keep_alive(now)
+        self._wake_at(self._retire_at)
+        self._wake_at(self._ping_at)
+        self._refill(now)
+
+    def slept(self, seconds: float, now: float) -> None:
+        """This process stood still: every silence and every age has grown unseen.
+
+        ``seconds`` is what the core's clock has missed. What is in flight gets its whole time
+        again: nothing is given up for an answer that we came late to read.
+        """
+        for slot in self.slots:
+            slot.heard_at -= seconds
+            slot.checked_at -= seconds
+            slot.opened_at -= seconds
+            slot.expires_at -= seconds
+            if slot.state is State.OPENING:
+                slot.since = now
+            elif slot.state is State.TESTING:
+                slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
+            elif slot.state is State.SUSPECT:
+                slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
+        self.drained_at -= seconds
+        self._retire_at = self._ping_at = now
+        self._tell(Slept(seconds))
+        self.suspect_all(now)
+
+    def reconcile(self) -> None:
+        super().reconcile()
+        self._renewing = True
+        # The next tick finds what else was left undone.
+        self.next_wake = self._retire_at = self._ping_at = -inf
+
+    def _watch_attempts(self, now: float) -> None:
+        patience = self.connector.patience
+        if self.tally[State.OPENING]:
+            for slot in list(self.slots):
+                if slot.state is State.OPENING:
+                    if now >= slot.since + patience:
+                        self._fire(slot, Event.OVERDUE)
+                        self._outlast(now)
+                        self.connector.hung(now)
+                    else:
+                        self._wake_at(slot.since + patience)
+        if self.tally[State.DISOWNED] > 1:
+            hung = [slot for slot in self.slots if slot.state is State.DISOWNED]
+            hung.sort(key=lambda slot: slot.number)
+            for slot in hung[1:]:
+                if not slot.why:
+                    slot.why = "no answer"
+                    self.effects.append(Abandon(slot))
+
+    def _watch_pings(self, now: float) -> None:
+        if self.tally[State.TESTING]:
+            lost = False
+            for slot in list(self.slots):
+                if slot.state is State.TESTING:
+                    if now >= slot.given_up_at:
+                        slot.given_up_at = slot.sent_at + SUSPECT_CEILING
+                        self._give_up_soon(slot, now)
+                        self._fire(slot, Event.OVERDUE)
+                        lost = True
+                    else:
+                        self._wake_at(slot.given_up_at)
+            if lost:
+                self.connector.wounded()
+                # None of its siblings is lent before it has been tested too.
+                self.suspect_all(now)
+                self.roundtrip.lost()
+        if self.tally[State.SUSPECT]:
+            for slot in list(self.slots):
+                if slot.state is State.SUSPECT:
+                    if now >= slot.given_up_at:
+                        slot.why = SILENCE
+                        self.hung_up(slot, now)
+                    else:
+                        self._wake_at(slot.given_up_at)
+
+    def _retire_old(self, now: float) -> None:
+        policy = self.policy
+        lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
+        self._renewed(now)
+        spare = self._spare()
+        excess = self._excess()
+        for slot in list(self.idle):
+            if now >= slot.expires_at:
+                why = "max_lifetime"
+            elif excess > 0:
+                why = "resized"
+            elif spare > 0 and now >= slot.since + policy.max_idle:
+                why = "max_idle"
+            elif now >= slot.expires_at - lead and not slot.renewing:
+                if self.counted < self.most:
+                    if spare <= 0:
+                        slot.renewing = self._renewing = True
+                    continue
+                if self.queue.live or self.tally[State.CLOSING] or self.tally[State.OPENING]:
+                    continue
+                if self.connector.trouble is not None:
+                    continue
+                why = "max_lifetime"
+            else:
+                continue
+            spare -= not slot.renewing
+            excess -= 1
+            self.idle.remove(slot)
+            self._retire(slot, now, why)
+        # Connections now lent come back unseen: look again before one can be overdue by much.
+        due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
+        if self.idle:
+            end = min(slot.expires_at for slot in self.idle)
+            due = min(due, end, max(now + lead / 8, end - lead))
+            if spare > 0:
+                due = min(due, self.idle[0].since + policy.max_idle)
+        self._retire_at = due
+
+    def _spare(self) -> int:
+        """How many connections there are beyond min_size, but those about to be replaced."""
+        renewing = sum(slot.renewing for slot in self.slots if slot.state in PRESENT)
+        self._renewing = renewing > 0
+        return self._present() - renewing - self.policy.min_size
+
+    def _keep_alive(self, now: float) -> None:
+        interval = self.policy.keepalive
+        soon = now + min(COALESCE, interval / 16)
+        due, again = [], now + interval / 8  # those now lent come back unseen
+        for slot in self.idle:
+            when = max(slot.since, slot.heard_at) + slot.keepalive
+            if when <= soon:
+                due.append(slot)
+            else:
+                again = min(again, when)
+        # At most half of those at rest, so that a caller finds one that is not under test.
+        testing = self.tally[State.TESTING]
+        room = max(1, (len(self.idle) + testing) // 2) - testing
+        for slot in due[: max(0, room)]:
+            self.idle.remove(slot)
+            self._ping(slot, now)
+        self._ping_at = again if len(due) <= room else now + PAUSE

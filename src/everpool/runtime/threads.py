@@ -1,0 +1,319 @@
+"""The world of threads: how to wait, wake, run and stop there. Twin of ``aio``."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from sys import is_finalizing
+from time import monotonic
+from time import sleep as sleep
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
+
+from psycopg import Connection, waiting
+from psycopg import errors as e
+from psycopg.pq import TransactionStatus
+
+if TYPE_CHECKING:
+    from ..core.queue import Refusal
+    from ..core.slot import Slot
+    from ..watch import Link, Watch
+
+T = TypeVar("T")
+logger = logging.getLogger("everpool")
+
+Mutex = threading.Lock
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+STOCK = Connection
+
+# A worker without work stays so long, to serve the next burst without starting a thread.
+LINGER = 5.0
+
+# A query interrupted by its user: time to cancel it and read the rest, before the socket is
+# shut down. Longer would keep the user waiting for a server that may not be there.
+CANCEL_GRACE = 0.25
+
+
+# An exception thrown at a thread arrives at its next step in Python. So many steps are a sign that
+# it has arrived and was swallowed, in a finalizer say.
+ARRIVAL_STEPS = 20
+
+
+class Waiter:
+    """One who waits for a connection. See ``core.queue.Waiter``.
+
+    A lock of its own, released to wake: cheaper than a condition, and woken outside the
+    pool's lock.
+    """
+
+    __slots__ = ("_sleep", "deadline", "gone", "refusal", "since", "slot")
+
+    def __init__(self, now: float, deadline: float) -> None:
+        self.since = now
+        self.deadline = deadline
+        self.slot: Slot | None = None
+        self.refusal: Refusal | None = None
+        self.gone = False
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
+
+    def wait(self) -> None:
+        """Sleep until woken, or until the deadline."""
+        remaining = max(0.0, self.deadline - monotonic())
+        self._sleep.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        self._sleep.release()
+
+
+class Stopped(BaseException):
+    """Raised inside a job that has been stopped."""
+
+
+STOPPED = Stopped
+
+
+class Job:
+    """A call on a worker thread, which can be stopped while it is ``interruptible``."""
+
+    def __init__(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.stopping = False
+        self._call = call
+        self._args = args
+        self._gate = threading.Lock()
+        self._thread = 0  # the thread to interrupt; 0: not now
+        self._coming = False  # Stopped has been sent and has not arrived
+
+    def run(self) -> None:
+        try:
+            self._call(*self._args, self)
+        except Stopped:
+            pass
+        except Exception:
+            logger.exception("everpool: background job failed")
+
+    def interruptible(self, call: Callable[[], T]) -> T:
+        """Make the call; ``stop`` raises Stopped inside it, at its next step in Python.
+
+        psycopg takes such a step every 0.1 s while it connects. A name lookup takes none.
+        """
+        try:
+            with self._gate:
+                if self.stopping:
+                    raise Stopped
+                self._thread = threading.get_ident()
+            try:
+                return call()
+            except Stopped:
+                self._coming = False
+                raise
+            finally:
+                with self._gate:
+                    self._thread = 0
+                while self._coming:
+                    sleep(0.001)  # it must arrive here, not in what follows
+        except Stopped:
+            self._coming = False
+            raise
+
+    def stop(self) -> None:
+        with self._gate:
+            if not self.stopping:
+                self.stopping = True
+                if self._thread:
+                    self._coming = True
+                    _raise_in(self._thread)
+
+
+def _raise_in(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Stopped))
+
+
+class Crew:
+    """Daemon threads that run jobs: started on demand, at most ``most``, gone when idle."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.most = most
+        self._name = name
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._dismissed = False
+        self._threads: set[threading.Thread] = set()
+        self._count = 0
+
+    def submit(self, call: Callable[..., None], *args: Any) -> Job:
+        """Run ``call(*args, job)`` soon.
+
+        :raises RuntimeError: the interpreter starts no threads any more.
+        """
+        job = Job(call, args)
+        with self._changed:
+            self._jobs.append(job)
+            if self._idle >= len(self._jobs) or len(self._threads) >= self.most:
+                self._changed.notify()
+                return job
+            self._count += 1
+            name = f"{self._name}-{self._count}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._jobs.remove(job)
+                raise
+            self._threads.add(thread)
+        return job
+
+    def dismiss(self) -> list[threading.Thread]:
+        """Let the threads end when their present job does; return them."""
+        with self._changed:
+            self._dismissed = True
+            self._jobs.clear()
+            self._changed.notify_all()
+            return list(self._threads)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._jobs and not self._dismissed:
+                    self._idle += 1
+                    self._changed.wait(LINGER)
+                    self._idle -= 1
+                if not self._jobs:
+                    self._threads.discard(threading.current_thread())
+                    return
+                job = self._jobs.popleft()
+            job.run()
+            del job
+
+
+class Background:
+    """The thread that waits on the watch and gives the pool its turns. Holds it weakly."""
+
+    def __init__(self, name: str, watch: Watch, pool: ref[Any]) -> None:
+        self._watch = watch
+        self._pool = pool
+        self.due = 0.0
+        self._connectors = Crew(f"{name}-connect", most=1 << 30)
+        self._workers = Crew(f"{name}-worker", most=1)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-watch", daemon=True)
+
+    def start(self, workers: int) -> None:
+        self._workers.most = workers
+        self._thread.start()
+
+    def connect(self, call: Callable[..., None], *args: Any) -> Job:
+        """Run a connect job; each has a thread."""
+        return self._connectors.submit(call, *args)
+
+    def work(self, call: Callable[..., None], *args: Any) -> Job:
+        """Run a job of the returning side; at most ``workers`` at once."""
+        return self._workers.submit(call, *args)
+
+    def alarm(self, when: float) -> None:
+        """Give the pool a turn at that time at the latest."""
+        if when < self.due:
+            self.due = when
+            if threading.get_ident() != self._thread.ident:
+                self._watch.ring()  # in its own turn the thread is awake
+
+    def stop(self) -> list[threading.Thread]:
+        """End; return the threads to join."""
+        self.due = 0.0
+        self._watch.ring()
+        return [self._thread, *self._connectors.dismiss(), *self._workers.dismiss()]
+
+    def drop(self) -> None:
+        """The pool is being collected: end, and wait for the watching thread."""
+        if is_finalizing():
+            return  # the threads are frozen, and the process is about to go
+        self.stop()
+        if self._thread is not threading.current_thread() and self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def _run(self) -> None:
+        watch, pool_ref = self._watch, self._pool
+        try:
+            while True:
+                ready = watch.wait(max(0.0, min(self.due - monotonic(), 60.0)))
+                pool = pool_ref()
+                if pool is None or pool._background is not self:
+                    return
+                self.due = float("inf")
+                next_turn = pool._turn(ready)
+                del pool
+                self.due = min(self.due, next_turn)
+        finally:
+            watch.close()
+
+
+def finish(tasks: list[threading.Thread], timeout: float) -> None:
+    """Wait for threads to end, ``timeout`` seconds in all."""
+    deadline = monotonic() + timeout
+    for thread in tasks:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - monotonic()))
+            if thread.is_alive():
+                logger.warning("couldn't stop thread %r within %s seconds", thread.name, timeout)
+
+
+def seize(lock: Any) -> bool:
+    """Take a connection's lock if it is free."""
+    return bool(lock.acquire(blocking=False))
+
+
+def close(conn: Any) -> None:
+    """Close a connection that is ours."""
+    conn.close()
+
+
+def resolve(value: Any) -> Any:
+    """The value, or what it returns when called."""
+    return value() if callable(value) else value
+
+
+def connect(call: Callable[[], T], job: Job, limit: float) -> T:
+    """Make a connect that ``job.stop`` can end; psycopg itself keeps the limit here."""
+    return job.interruptible(call)
+
+
+def bounded(call: Callable[..., Any], conn: Any, deadline: float) -> None:
+    """Make the call. What bounds it is the shutdown of its socket; see the shell."""
+    call(conn)
+
+
+def interruptible_wait(conn: Any, link: Link) -> Callable[..., Any]:
+    """A ``Connection.wait`` that ends soon when its user interrupts it.
+
+    psycopg's own gives the server five seconds to cancel and five more to answer; over a
+    silent path that is ten seconds of a key press ignored.
+    """
+    weak = ref(conn)
+
+    def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        conn = weak()
+        if conn is None:
+            raise e.OperationalError("the connection is closed")
+        try:
+            return waiting.wait(gen, conn.pgconn.socket, interval=interval, timeout=timeout)
+        except INTERRUPTS:
+            if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                _stop_query(conn, gen, interval, link)
+            raise
+
+    return wait
+
+
+def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
+    deadline = monotonic() + CANCEL_GRACE
+    try:
+        conn.cancel_safe(timeout=CANCEL_GRACE)
+        left = max(0.01, deadline - monotonic())
+        waiting.wait(gen, conn.pgconn.socket, interval=interval, timeout=left)
+    except e.QueryCanceled:
+        pass  # as asked
+    except BaseException:
+        link.abort()

@@ -1,0 +1,2 @@
+# Generated from tests/aio/__init__.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
