@@ -59,6 +59,7 @@ NAMES: dict[str, str] = {
     "ACT": "CT",
     "AsyncEngine": "Engine",
     "AsyncLease": "Lease",
+    "AsyncLending": "Lending",
     "AsyncConnectFailedCB": "ConnectFailedCB",
     "AsyncConnectionCB": "ConnectionCB",
     "AsyncConninfoParam": "ConninfoParam",

@@ -23,7 +23,7 @@ from .doors import PlainMachine
 from .simulation import PASSWORD_TEXT, TERMINATED, Caller, Server, World
 
 SETTINGS = settings(
-    max_examples=120,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,

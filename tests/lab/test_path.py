@@ -250,7 +250,7 @@ def test_in_async_code_and_while_its_loop_is_stalled(server: PostgresServer) -> 
             conn = await psycopg.AsyncConnection.connect(proxy.via(server.dsn), autocommit=True)
             async with conn:
                 proxy.idle_cut(0.2, RST)
-                time.sleep(0.6)  # the loop under test does nothing
+                time.sleep(0.6)  # noqa: ASYNC251  the loop under test does nothing
                 (cut,) = proxy.stats().cuts
                 assert cut.idle < 0.5
                 with pytest.raises(psycopg.OperationalError):

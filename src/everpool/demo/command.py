@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +82,8 @@ def _play_on_screen(plan: Plan) -> Moment:
 
     from everpool.demo.screen import Screen, ending
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no sign is worth an end in the middle
     console = Console(highlight=False)
     with Screen(console, plan) as screen:
         moment = play(plan, screen.show)

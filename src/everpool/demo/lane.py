@@ -108,7 +108,8 @@ class Lane:
         self._proxy.idle_cut(IDLE_CUT, SILENCE if self._silent else FIN)
         self._proxy.age_cut(AGE_CUT, FIN, between_requests=True)
         self._pool = self.contestant.make(self._proxy.via(self._dsn))
-        self._exit.callback(self._pool.close, timeout=2.0)
+        self._exit.callback(self._pool.close, timeout=1.0)
+        self._exit.callback(self._send_workers_home)
         self._pool.open(wait=True, timeout=20.0)
 
     def begin(self, start: float, dues: Sequence[float]) -> None:
@@ -150,12 +151,16 @@ class Lane:
 
     def close(self) -> None:
         """Leave nothing behind, whatever is stuck."""
+        self._exit.close()
+
+    def _send_workers_home(self) -> None:
         self._stop.set()
+        self._proxy.refuse()  # no pool shall open another connection while it is closed
         if not self.is_done():
             self._proxy.cut(RST)  # frees those that wait for an answer
+        deadline = monotonic() + 1.0  # daemons, so that one which waits longer keeps nobody
         for worker in self._workers:
-            worker.join(2.0)
-        self._exit.close()
+            worker.join(max(0.0, deadline - monotonic()))
 
     def _work(self) -> None:
         while (request := self._take()) is not None:

@@ -1,0 +1,277 @@
+# Generated from src/everpool/_async/lending.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""Lending and returning, the long way: whatever the hot path leaves.
+
+A connection is looked at before it is lent, pinged if it has been silent for too long, checked
+if the user wants it; who finds none waits. One that comes back in a transaction is rolled
+back, one that is broken or in use is discarded, and nothing is lost on the way, whatever
+interrupts it.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from types import TracebackType
+from typing import Any, cast
+from weakref import ref
+
+from psycopg.pq import PipelineStatus
+from psycopg_pool.abc import CT
+
+from .. import ping
+from ..core.queue import Refusal
+from ..core.slot import Slot, State
+from ..core.verdict import Cause
+from ..errors import PoolClosed, PoolTimeout, PoolUnavailable, TooManyRequests
+from ..runtime import threads as rt
+from ..watch import DEAD
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
+
+logger = logging.getLogger("everpool")
+
+# Between two connections of one request that its ``check`` callback refused although they were
+# new: without a pause, a callback that always fails would open connections as fast as it can.
+CHECK_PAUSE = 0.05
+CHECK_PAUSE_MOST = 0.8
+
+
+class Lending(Engine[CT]):
+    _check: Any
+    _closed: bool
+
+    # -- lending ------------------------------------------------------------------------------
+
+    def _obtain(
+        self, timeout: float, deadline: float, slot: Slot | None, conn: Any
+    ) -> tuple[Slot, Any]:
+        """Get a connection that is fit to be lent, the long way: look, ping, queue, check.
+
+        :param slot, conn: what has been taken already and must be looked at, or None.
+        """
+        machine = self._machine
+        began = monotonic()
+        pause = CHECK_PAUSE
+        while True:
+            now = monotonic()
+            waiter = None
+            if slot is not None and slot.state is not State.LENT:
+                slot = None  # found dead: the next one, at once
+            if slot is None:
+                slot, conn, waiter = self._take_or_queue(now, deadline)
+            if slot is not None and not self._fit(slot, conn, now):
+                if slot.state is not State.LENT:
+                    continue
+                waiter = rt.Waiter(now, deadline)
+                with self._mutex:
+                    slot.conn = conn
+                    machine.doubt(slot, waiter, now)
+            if waiter is not None:
+                slot, conn = self._granted(waiter, timeout)
+                if slot is None:
+                    continue
+            assert slot is not None
+            if self._check is None:
+                return slot, conn
+            conn._pool = self
+            if self._checked(slot, conn, deadline):
+                return slot, conn
+            if monotonic() >= deadline:
+                raise self._too_late(timeout)
+            if slot.opened_at >= began:
+                rt.sleep(min(pause, max(0.0, deadline - monotonic())))
+                pause = min(2 * pause, CHECK_PAUSE_MOST)
+            slot = None
+
+    def _take_or_queue(
+        self, now: float, deadline: float
+    ) -> tuple[Slot | None, Any, rt.Waiter | None]:
+        """In one step: take what rests, or queue."""
+        conn = waiter = None
+        try:
+            with self._mutex:
+                slot = self._machine.take(now)
+                if slot is None:
+                    waiter = rt.Waiter(now, deadline)
+                    self._machine.acquire(waiter, now)
+                else:
+                    conn, slot.conn = slot.conn, None
+            return slot, conn, waiter
+        except BaseException:
+            self._recover()
+            raise
+
+    def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
+        """Look at a connection that is about to be lent.
+
+        False if it is dead (discarded already), has been silent for too long or has something to
+        say (both still LENT).
+        """
+        policy = self._policy
+        if now - slot.checked_at < policy.peek_after:
+            return True
+        silence = slot.link.peek()
+        if silence == DEAD:
+            with self._mutex:
+                slot.conn = conn
+                self._machine.found_dead(slot, now)
+            self._perform()
+            return False
+        slot.heard_at = now - silence
+        # What came unasked may be the reason of an end that follows: a ping reads it.
+        if silence >= policy.verify_after or slot.link.unread():
+            return False
+        slot.checked_at = now
+        if slot.link.news:
+            ping.pass_news(conn, slot.link)
+        return True
+
+    def _granted(self, waiter: rt.Waiter, timeout: float) -> tuple[Slot | None, Any]:
+        """Wait for what the core gives the waiter; None if that died on the way here."""
+        machine, background = self._machine, self._background
+        if machine.effects or (background and machine.next_wake < background.due):
+            self._perform()
+        try:
+            waiter.wait()
+            slot = waiter.slot
+            if slot is not None:
+                conn, slot.conn, slot.waiter = slot.conn, None, None
+                if slot.link.news:
+                    ping.pass_news(conn, slot.link)
+                if slot.state is State.LENT:
+                    return slot, conn
+                self._discard(slot, conn, "")
+                return None, None
+            with self._mutex:
+                if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
+                    machine.abandon(waiter, monotonic())
+        except BaseException:
+            with self._mutex:
+                machine.abandon(waiter, monotonic())
+            self._recover()
+            raise
+        if waiter.slot is not None:  # granted at the last moment
+            return self._granted(waiter, timeout)
+        refusal = waiter.refusal or Refusal("timeout", machine.picture(monotonic()))
+        raise self._refusal(refusal, timeout)
+
+    def _refusal(self, refusal: Refusal, timeout: float) -> Exception:
+        """The exception for a refusal of the core's."""
+        text = refusal.text
+        if refusal.code == "timeout":
+            return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {text}")
+        if refusal.code == "rejected":
+            return PoolUnavailable(f"the pool {self.name!r} cannot connect: {text}")
+        if refusal.code == "full":
+            return TooManyRequests(f"the pool {self.name!r} has already {text}")
+        return PoolClosed(f"the pool {self.name!r} is closed")
+
+    def _too_late(self, timeout: float) -> PoolTimeout:
+        self._machine.errors += 1
+        picture = self._machine.picture(monotonic())
+        return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {picture}")
+
+    def _checked(self, slot: Slot, conn: Any, deadline: float) -> bool:
+        """Run the user's ``check``; discard the connection if it fails."""
+        assert self._check is not None
+        try:
+            self._bounded(self._check, conn, slot.link, deadline)
+            return True
+        except Exception as ex:
+            logger.info("pool %r: connection failed check: %s", self.name, _brief(ex))
+            self._machine.lost += 1
+            self._discard(slot, conn, "check failed")
+            return False
+        except BaseException:
+            self._discard(slot, conn, "check interrupted")
+            raise
+
+    # -- returning ----------------------------------------------------------------------------
+
+    def _leave(
+        self,
+        conn: Any,
+        slot: Slot,
+        since: float,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End of a ``connection()`` block, in all but the simplest case."""
+        try:
+            if conn._pool is self and slot.since == since:
+                sqlstate = getattr(exc, "sqlstate", None)
+                if sqlstate and conn.closed:
+                    slot.cause = Cause("FATAL", sqlstate, _primary(exc))
+                conn.__exit__(exc_type, exc, traceback)
+        finally:
+            if slot.since != since and conn._pool is self:
+                raise ValueError(
+                    f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
+                )
+            cast(Any, self).putconn(conn)  # perhaps somebody's own
+
+    def _give_back(self, conn: Any, slot: Slot) -> None:
+        conn._pool = None
+        pgconn = conn.pgconn
+        status = pgconn.transaction_status
+        if status in (INTRANS, INERROR):
+            status = self._roll_back(conn, slot)
+        if status == UNKNOWN:
+            if not self._closed:
+                logger.warning("discarding closed connection: %s", conn)
+            self._machine.bad_returns += 1
+            return self._discard(slot, conn, "returned broken")
+        if status != IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
+            logger.warning("closing returned connection: %s", conn)
+            return self._discard(slot, conn, "returned while in use")
+        now = monotonic()
+        waiter: Any = None
+        try:
+            with self._mutex:
+                slot.conn = conn
+                if self._reset is not None and self._machine.keeps():
+                    if self._machine.work(slot, now) and self._background is not None:
+                        self._background.work(_reset_job, ref(self), slot)
+                else:
+                    waiter = self._machine.give(slot, now)
+        except BaseException:
+            self._recover()
+            raise
+        if waiter is not None:
+            waiter.wake()
+        self._perform()
+        return None
+
+    def _roll_back(self, conn: Any, slot: Slot) -> Any:
+        """Roll back a connection that came back in a transaction; return its new status."""
+        logger.warning("rolling back returned connection: %s", conn)
+        limit = self._policy.callback_timeout
+        try:
+            self._bounded(_rollback, conn, slot.link, monotonic() + limit)
+        except Exception as ex:
+            logger.warning("rollback failed: %s. Discarding connection %s", _brief(ex), conn)
+            return UNKNOWN
+        except BaseException:
+            self._discard(slot, conn, "rollback interrupted")
+            raise
+        return conn.pgconn.transaction_status
+
+    def _discard(self, slot: Slot, conn: Any, why: str) -> None:
+        """The owner gives up a connection that must not be lent again."""
+        dead = conn.pgconn.transaction_status == UNKNOWN
+        with self._mutex:
+            conn._pool = None
+            slot.conn = conn
+            self._machine.discard(slot, monotonic(), why, dead=dead)
+        self._perform()
+
+
+def _rollback(conn: Any) -> None:
+    conn.rollback()
+
+
+def _primary(exc: Any) -> str:
+    diag = getattr(exc, "diag", None)
+    return ping.printable(diag.message_primary or "") if diag is not None else ""
