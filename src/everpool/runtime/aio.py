@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from inspect import isawaitable
 from time import monotonic
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -240,6 +241,10 @@ async def connect(call: Callable[[], Coroutine[Any, Any, T]], job: Job, limit: f
     try:
         async with asyncio.timeout(limit + 1.0):
             return await call()
+    except asyncio.CancelledError as ex:
+        # psycopg leaves the half-made connection in its frames, to be found by the collector.
+        clear_frames(ex.__traceback__)
+        raise
     except TimeoutError:
         raise e.ConnectionTimeout("connection timeout expired") from None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sys import is_finalizing
 from time import monotonic
 from time import sleep as sleep
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -277,7 +278,12 @@ def resolve(value: Any) -> Any:
 
 def connect(call: Callable[[], T], job: Job, limit: float) -> T:
     """Make a connect that ``job.stop`` can end; psycopg itself keeps the limit here."""
-    return job.interruptible(call)
+    try:
+        return job.interruptible(call)
+    except Stopped as ex:
+        # psycopg leaves the half-made connection in its frames, to be found by the collector.
+        clear_frames(ex.__traceback__)
+        raise
 
 
 def bounded(call: Callable[..., Any], conn: Any, deadline: float) -> None:
