@@ -96,6 +96,14 @@ class Link:
         poll.register(self.descriptor, getattr(select, "POLLRDHUP", 0))
         return DEAD if poll.poll(0) else 0.0
 
+    def silence(self) -> float:
+        """Seconds since data last arrived, also on a dead connection; 0 where nobody knows."""
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        except (OSError, AttributeError):
+            return 0.0
+        return float(_read_tcp_info(info)[1]) / 1000 if self._tcp else 0.0
+
     def unread(self) -> bool:
         """Whether something has arrived that nobody has read yet. The GIL is kept.
 

@@ -112,6 +112,7 @@ class AsyncLending(AsyncEngine[ACT]):
         if silence == DEAD:
             with self._mutex:
                 slot.conn = conn
+                slot.since = slot.heard_at = now - slot.link.silence()
                 self._machine.found_dead(slot, now)
             self._perform()
             return False

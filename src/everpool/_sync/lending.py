@@ -115,6 +115,7 @@ class Lending(Engine[CT]):
         if silence == DEAD:
             with self._mutex:
                 slot.conn = conn
+                slot.since = slot.heard_at = now - slot.link.silence()
                 self._machine.found_dead(slot, now)
             self._perform()
             return False
