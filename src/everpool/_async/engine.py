@@ -270,9 +270,14 @@ class AsyncEngine(Generic[ACT]):
                 self._guards.discard(guard)
                 guard.link.abort()
 
-    def _recover(self) -> None:
-        """Rebuild the indices after an interruption in the middle of a transition."""
+    def _recover(self, waiter: rt.Waiter | None = None) -> None:
+        """Rebuild the indices after an interruption in the middle of a transition.
+
+        ``waiter`` is who the interruption keeps from waiting.
+        """
         with self._mutex:
+            if waiter is not None:
+                self._machine.abandon(waiter, monotonic())
             self._machine.reconcile()
         self._perform()
 

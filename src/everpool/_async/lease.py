@@ -70,7 +70,7 @@ class AsyncLease(Generic[ACT]):
                         conn = slot.conn
                         slot.conn = None
             except BaseException:
-                pool._recover()
+                pool._recover(waiter)
                 raise
         if slot is None:
             slot, conn = await pool._granted(waiter, pool._patience)

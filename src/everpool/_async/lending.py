@@ -61,9 +61,13 @@ class AsyncLending(AsyncEngine[ACT]):
                 if slot.state is not State.LENT:
                     continue
                 waiter = rt.Waiter(now, deadline)
-                with self._mutex:
-                    slot.conn = conn
-                    machine.doubt(slot, waiter, now)
+                try:
+                    with self._mutex:
+                        slot.conn = conn
+                        machine.doubt(slot, waiter, now)
+                except BaseException:
+                    self._recover(waiter)
+                    raise
             if waiter is not None:
                 slot, conn = await self._granted(waiter, timeout)
                 if slot is None:
@@ -96,7 +100,7 @@ class AsyncLending(AsyncEngine[ACT]):
                     conn, slot.conn = slot.conn, None
             return slot, conn, waiter
         except BaseException:
-            self._recover()
+            self._recover(waiter)
             raise
 
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
@@ -132,6 +136,12 @@ class AsyncLending(AsyncEngine[ACT]):
             self._perform()
         try:
             await waiter.wait()
+        except BaseException:
+            with self._mutex:
+                machine.abandon(waiter, monotonic())
+            self._perform()
+            raise
+        try:
             slot = waiter.slot
             if slot is not None:
                 conn, slot.conn, slot.waiter = slot.conn, None, None
@@ -145,9 +155,7 @@ class AsyncLending(AsyncEngine[ACT]):
                 if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
                     machine.abandon(waiter, monotonic())
         except BaseException:
-            with self._mutex:
-                machine.abandon(waiter, monotonic())
-            self._recover()
+            self._recover(waiter)
             raise
         if waiter.slot is not None:  # granted at the last moment
             return await self._granted(waiter, timeout)
@@ -259,10 +267,16 @@ class AsyncLending(AsyncEngine[ACT]):
     def _discard(self, slot: Slot, conn: Any, why: str) -> None:
         """The owner gives up a connection that must not be lent again."""
         dead = conn.pgconn.transaction_status == UNKNOWN
-        with self._mutex:
-            conn._pool = None
-            slot.conn = conn
-            self._machine.discard(slot, monotonic(), why, dead=dead)
+        conn._pool = None
+        try:
+            with self._mutex:
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+        except BaseException:
+            with self._mutex:
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+            self._recover()
+            raise
         self._perform()
 
 

@@ -50,7 +50,7 @@ class Lease(Generic[CT]):
                     conn = slot.conn
                     slot.conn = None
         except BaseException:
-            pool._recover()
+            pool._recover(waiter)
             raise
         if slot is None:
             slot, conn = pool._granted(waiter, pool._patience)

@@ -64,9 +64,13 @@ class Lending(Engine[CT]):
                 if slot.state is not State.LENT:
                     continue
                 waiter = rt.Waiter(now, deadline)
-                with self._mutex:
-                    slot.conn = conn
-                    machine.doubt(slot, waiter, now)
+                try:
+                    with self._mutex:
+                        slot.conn = conn
+                        machine.doubt(slot, waiter, now)
+                except BaseException:
+                    self._recover(waiter)
+                    raise
             if waiter is not None:
                 slot, conn = self._granted(waiter, timeout)
                 if slot is None:
@@ -99,7 +103,7 @@ class Lending(Engine[CT]):
                     conn, slot.conn = slot.conn, None
             return slot, conn, waiter
         except BaseException:
-            self._recover()
+            self._recover(waiter)
             raise
 
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
@@ -135,6 +139,12 @@ class Lending(Engine[CT]):
             self._perform()
         try:
             waiter.wait()
+        except BaseException:
+            with self._mutex:
+                machine.abandon(waiter, monotonic())
+            self._perform()
+            raise
+        try:
             slot = waiter.slot
             if slot is not None:
                 conn, slot.conn, slot.waiter = slot.conn, None, None
@@ -148,9 +158,7 @@ class Lending(Engine[CT]):
                 if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
                     machine.abandon(waiter, monotonic())
         except BaseException:
-            with self._mutex:
-                machine.abandon(waiter, monotonic())
-            self._recover()
+            self._recover(waiter)
             raise
         if waiter.slot is not None:  # granted at the last moment
             return self._granted(waiter, timeout)
@@ -262,10 +270,16 @@ class Lending(Engine[CT]):
     def _discard(self, slot: Slot, conn: Any, why: str) -> None:
         """The owner gives up a connection that must not be lent again."""
         dead = conn.pgconn.transaction_status == UNKNOWN
-        with self._mutex:
-            conn._pool = None
-            slot.conn = conn
-            self._machine.discard(slot, monotonic(), why, dead=dead)
+        conn._pool = None
+        try:
+            with self._mutex:
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+        except BaseException:
+            with self._mutex:
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+            self._recover()
+            raise
         self._perform()
 
 
