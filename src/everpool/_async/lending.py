@@ -212,7 +212,7 @@ class AsyncLending(AsyncEngine[ACT]):
                     slot.cause = Cause("FATAL", sqlstate, _primary(exc))
                 await conn.__aexit__(exc_type, exc, traceback)
         finally:
-            if slot.since != since and conn._pool is self:
+            if slot.since != since and conn._pool is self and slot.state is not State.GONE:
                 raise ValueError(
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
@@ -220,6 +220,9 @@ class AsyncLending(AsyncEngine[ACT]):
 
     async def _give_back(self, conn: Any, slot: Slot) -> None:
         conn._pool = None
+        if slot.state is State.GONE:  # inherited across a fork
+            rt.close(conn)
+            return None
         pgconn = conn.pgconn
         status = pgconn.transaction_status
         if status in (INTRANS, INERROR):

@@ -27,6 +27,7 @@ from psycopg_pool.abc import (
 from .. import fork
 from ..core.policy import build, check_sizes
 from ..core.queue import Refusal
+from ..core.slot import State
 from ..errors import PoolTimeout
 from ..runtime import threads as rt
 from ..snapshot import Snapshot
@@ -425,6 +426,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             conn = slot.conn or (slot.link and slot.link.anchor and slot.link.anchor())
             if conn and not conn.closed:
                 sockets.append(conn.pgconn.socket)
+            slot.state, slot.since = State.GONE, -inf  # what the child holds it only closes
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False

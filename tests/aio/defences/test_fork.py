@@ -168,6 +168,27 @@ async def test_a_connection_lent_when_its_process_forked_gives_the_child_a_clean
         assert not cuts(pool)
 
 
+async def test_a_block_around_a_fork_ends_in_the_child_without_lending_what_it_inherited(
+    make: Any, database: Database
+) -> None:
+    async with make(1) as pool:
+        await pool.wait(10)
+        lease = pool.connection(5)
+        inherited = await lease.__aenter__()
+
+        async def child() -> str:
+            await lease.__aexit__(None, None, None)
+            async with pool.connection(5) as own:
+                assert own is not inherited
+                return str(await scalar(own, "select 'fine'"))
+
+        assert await in_child(child) == "fine"
+        assert await scalar(inherited, "select 1") == 1
+        await lease.__aexit__(None, None, None)
+        await eventually(lambda: is_whole(pool, 1))
+        assert not cuts(pool)
+
+
 async def test_a_child_may_close_the_pool_it_never_used(make: Any, database: Database) -> None:
     async with make(2) as pool:
         await pool.wait(10)

@@ -157,6 +157,27 @@ def test_a_connection_lent_when_its_process_forked_gives_the_child_a_clean_error
         assert not cuts(pool)
 
 
+def test_a_block_around_a_fork_ends_in_the_child_without_lending_what_it_inherited(
+    make: Any, database: Database
+) -> None:
+    with make(1) as pool:
+        pool.wait(10)
+        lease = pool.connection(5)
+        inherited = lease.__enter__()
+
+        def child() -> str:
+            lease.__exit__(None, None, None)
+            with pool.connection(5) as own:
+                assert own is not inherited
+                return str(scalar(own, "select 'fine'"))
+
+        assert in_child(child) == "fine"
+        assert scalar(inherited, "select 1") == 1
+        lease.__exit__(None, None, None)
+        eventually(lambda: is_whole(pool, 1))
+        assert not cuts(pool)
+
+
 def test_a_child_may_close_the_pool_it_never_used(make: Any, database: Database) -> None:
     with make(2) as pool:
         pool.wait(10)
