@@ -177,6 +177,8 @@ async def test_a_block_around_a_fork_ends_in_the_child_without_lending_what_it_i
         inherited = await lease.__aenter__()
 
         async def child() -> str:
+            async with pool.connection(5) as own:
+                await scalar(own, "select 1")
             await lease.__aexit__(None, None, None)
             async with pool.connection(5) as own:
                 assert own is not inherited

@@ -166,6 +166,8 @@ def test_a_block_around_a_fork_ends_in_the_child_without_lending_what_it_inherit
         inherited = lease.__enter__()
 
         def child() -> str:
+            with pool.connection(5) as own:
+                scalar(own, "select 1")
             lease.__exit__(None, None, None)
             with pool.connection(5) as own:
                 assert own is not inherited
