@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,7 @@ TCP_SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """How to make one connect: the conninfo to use, and the longest it may take in seconds."""
-
-    conninfo: str
-    limit: float
-
-
-def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> Connect:
+def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> str:
     """Add timeouts and TCP settings to a conninfo, except those the user has set.
 
     "Set" means: in the conninfo, the keyword arguments, the environment or a service file.
@@ -46,24 +37,24 @@ def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> Connect
         own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
         given = conninfo_to_dict(conninfo, **own)
     except psycopg.Error:
-        return Connect(conninfo, policy.connect_timeout)
+        return conninfo
     known = {**_surroundings(given), **given}
     extra: dict[str, Any] = {}
     if known.get("connect_timeout") is None:
         extra["connect_timeout"] = max(2, ceil(min(policy.connect_timeout, 1e6)))
     if policy.tcp_settings and not _only_unix(known) and str(known.get("keepalives", "1")) != "0":
         extra.update({k: v for k, v in TCP_SETTINGS.items() if known.get(k) is None})
-    hosts = max(_count(known.get("host")), _count(known.get("hostaddr")))
-    limit = _seconds(known.get("connect_timeout"), policy.connect_timeout) * hosts
-    return Connect(make_conninfo(conninfo, **extra) if extra else conninfo, limit)
+    return make_conninfo(conninfo, **extra) if extra else conninfo
 
 
-def redact(text: str, conninfo: str, kwargs: Mapping[str, Any]) -> str:
+def redact(text: str, conninfo: Any, kwargs: Any) -> str:
     """An error's text without passwords, printable, on one line.
 
     What libpq says of a conninfo that it cannot parse quotes pieces of it, any of which may be
     the password: then only the fact is told.
     """
+    if not isinstance(conninfo, str) or not isinstance(kwargs, Mapping):
+        return "conninfo must be a string and kwargs a mapping (their values are withheld)"
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.Error:
@@ -119,16 +110,3 @@ def _only_unix(known: Mapping[str, Any]) -> bool:
         return False
     hosts = str(known.get("host") or "/").split(",")
     return all(host.startswith(("/", "@")) for host in hosts)
-
-
-def _count(hosts: Any) -> int:
-    return len(str(hosts).split(",")) if hosts else 1
-
-
-def _seconds(value: Any, default: float) -> float:
-    """psycopg's reading of ``connect_timeout``: at least 2 s, nothing or zero means a default."""
-    try:
-        seconds = int(float(value)) if value is not None else 0
-    except (TypeError, ValueError, OverflowError):
-        seconds = 0
-    return float(max(2, seconds)) if seconds > 0 else default

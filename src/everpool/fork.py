@@ -31,7 +31,7 @@ def bury(watch: Watch, descriptors: list[int]) -> None:
         for link in watch.links():
             link.replace_by(ours.fileno())
         for descriptor in descriptors:
-            os.dup2(ours.fileno(), descriptor)
+            os.dup2(ours.fileno(), descriptor, inheritable=False)
     watch.close()
 
 

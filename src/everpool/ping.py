@@ -8,6 +8,7 @@ borrower who still uses a connection it has returned cannot mix its bytes with o
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 from typing import Any
 
@@ -15,7 +16,7 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from .core.verdict import Cause
-from .watch import DEAD, Link
+from .watch import DEAD, MOST_NEWS, Link
 
 _OK = ConnStatus.OK
 _EMPTY_QUERY = ExecStatus.EMPTY_QUERY
@@ -27,6 +28,9 @@ LONGEST_TEXT = 200
 
 # What a dying connection may still hold: the answer to a ping, a reason, a loss.
 MOST_RESULTS = 4
+
+# Reads until the end must have been met: it has been seen already, or libpq has given up.
+MOST_READS = 16
 
 
 class Answer(Enum):
@@ -81,7 +85,7 @@ def collect(conn: Any, link: Link) -> Answer:
 
 def pass_news(conn: Any, link: Link) -> None:
     """Hand over the notifications that pings have read, in the borrower's thread."""
-    news, link.news = link.news, []
+    news, link.news = link.news, deque(maxlen=MOST_NEWS)
     handler = conn.pgconn.notify_handler
     for notify in news:
         if handler:
@@ -95,7 +99,9 @@ def last_words(conn: Any, link: Link) -> Cause:
     if not link.pinging:
         _divert(pgconn, link)
     reading = ending != "error"  # a peer that has not hung up might talk for ever
-    while reading:
+    for _ in range(MOST_READS):
+        if not reading:
+            break
         # The first read may succeed although the end has been seen: it brings the reason. And
         # one that fails may have brought it: what has been read is still there to be parsed.
         try:

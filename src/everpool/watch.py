@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections import deque
 from struct import Struct
-from sys import is_finalizing
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _HANGUP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _QUIET = _HANGUP | select.EPOLLET
-_LISTENING = _QUIET | select.EPOLLIN
+# Level-triggered: what one read leaves unread must be told again.
+_LISTENING = _HANGUP | select.EPOLLIN
 
 # In Linux's struct tcp_info: the state is the first byte, the milliseconds since data last
 # arrived the 32 bits at offset 52.
@@ -38,12 +39,32 @@ _SO_MEMINFO = 55
 
 DEAD = -1.0
 
+# Notifications kept for the next borrower of one connection; of more, the oldest go.
+MOST_NEWS = 10_000
+
 
 class _Duplicate(socket.socket):
     """A duplicate that goes quietly: a program may end without closing its pool."""
 
     def __del__(self) -> None:
         self.close()
+
+
+class _Bell:
+    """Wakes who waits on an epoll. Its descriptor lives as long as anybody holds the bell.
+
+    No lock: it is rung from finalizers, which may run anywhere, and closed in forked children,
+    where a lock may be held by a thread that is not there.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class Link:
@@ -77,7 +98,9 @@ class Link:
         self.mutex = Lock()
         self.pinging = False
         self.answered = False  # the answer to the ping has come, if not its end
-        self.news: list[object] = []  # notifications read by pings, for the next borrower
+        self.news: deque[object] = deque(
+            maxlen=MOST_NEWS
+        )  # notifications read by pings, for the next borrower
         self.anchor: object = None  # tells when a borrower has dropped the connection
         self.saved_handler: object = None
         self.verdicts: list[tuple[str, str, str]] = []  # severity, SQLSTATE, text
@@ -89,12 +112,15 @@ class Link:
         a connection is dead only if it has hung up.
         """
         if self._tcp:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+            try:
+                info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+            except OSError:
+                return DEAD  # closed meanwhile, or another file after a fork
             state, silence = _read_tcp_info(info)
             return silence / 1000 if state == _ESTABLISHED else DEAD
         poll = select.poll()
         poll.register(self.descriptor, getattr(select, "POLLRDHUP", 0))
-        return DEAD if poll.poll(0) else 0.0
+        return DEAD if poll.poll(0) else 0.0  # a closed descriptor polls as invalid: dead
 
     def silence(self) -> float:
         """Seconds since data last arrived, also on a dead connection; 0 where nobody knows."""
@@ -125,7 +151,7 @@ class Link:
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         except (OSError, AttributeError):
-            return "FIN"  # not TCP, or not Linux: an end without words
+            return "FIN" if self.peek() == DEAD else "error"  # not TCP, or not Linux
         return {_CLOSE_WAIT: "FIN", _ESTABLISHED: "error"}.get(info[0], "RST")
 
     def listen(self, on: bool) -> None:
@@ -149,7 +175,7 @@ class Link:
 
     def replace_by(self, descriptor: int) -> None:
         """Put another open file under the duplicate (after a fork)."""
-        os.dup2(descriptor, self.descriptor)
+        os.dup2(descriptor, self.descriptor, inheritable=False)
 
 
 class Watch:
@@ -157,10 +183,9 @@ class Watch:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._bell, select.EPOLLIN | select.EPOLLET)
+        self._bell: _Bell | None = _Bell()
+        self._epoll.register(self._bell.descriptor, select.EPOLLIN | select.EPOLLET)
         self._links: dict[int, Link] = {}
-        self._closing = Lock()
 
     def fileno(self) -> int:
         """The epoll's own descriptor: readable when ``wait`` has something to tell."""
@@ -172,8 +197,8 @@ class Watch:
         :raises OSError: out of descriptors.
         """
         link = Link(self, descriptor, slot)
-        self._links[link.descriptor] = link
         self._epoll.register(link.descriptor, _QUIET)
+        self._links[link.descriptor] = link
         return link
 
     def wait(self, timeout: float) -> list[tuple[Link, bool]]:
@@ -186,25 +211,19 @@ class Watch:
         return ready
 
     def ring(self) -> None:
-        """Make ``wait`` return now. From any thread."""
-        if is_finalizing():
-            return  # the thread that waits is frozen, perhaps with the lock in its hand
-        with self._closing:
-            if self._bell >= 0:
-                os.eventfd_write(self._bell, 1)
+        """Make ``wait`` return now. From anywhere: threads, finalizers."""
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
 
     @property
     def closed(self) -> bool:
-        return self._bell < 0
+        return self._bell is None
 
     def close(self) -> None:
         """Release every descriptor; the connections themselves stay as they are."""
-        with self._closing:
-            if self._bell < 0:
-                return
-            self._epoll.close()
-            os.close(self._bell)
-            self._bell = -1
+        self._bell = None
+        self._epoll.close()
         for link in list(self._links.values()):
             link._socket.close()
         self._links.clear()
@@ -213,9 +232,14 @@ class Watch:
         return list(self._links.values())
 
     def _set(self, descriptor: int, events: int) -> None:
-        if not self.closed:
+        try:
             self._epoll.modify(descriptor, events)
+        except (OSError, ValueError):
+            pass  # closed meanwhile, with the pool
 
     def _forget(self, link: Link) -> None:
-        if self._links.pop(link.descriptor, None) is not None and not self.closed:
-            self._epoll.unregister(link.descriptor)
+        if self._links.pop(link.descriptor, None) is not None:
+            try:
+                self._epoll.unregister(link.descriptor)
+            except (OSError, ValueError):
+                pass  # closed meanwhile, with the pool

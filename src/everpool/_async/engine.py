@@ -39,6 +39,9 @@ UNKNOWN = TransactionStatus.UNKNOWN
 INTRANS = TransactionStatus.INTRANS
 INERROR = TransactionStatus.INERROR
 
+# The background's next turn after an internal error: soon, but not in a loop.
+AFTER_ERROR = 0.1
+
 # Deaths remembered for people, newest last.
 REMEMBERED = 200
 
@@ -62,6 +65,7 @@ class AsyncEngine(Generic[ACT]):
     kwargs: Any
     connection_class: type[ACT]
     _configure: Any
+    _forked = False  # in a child that has not used the pool yet
     _reset: Any
 
     def _assemble(self, policy: Policy) -> None:
@@ -83,6 +87,7 @@ class AsyncEngine(Generic[ACT]):
         self._machine = Machine(self._policy, monotonic(), random)
         self._background = rt.Background(self.name, self._watch, ref(self))
         self._background.start(self._policy.num_workers)
+        self._forked = False
         with self._mutex:
             self._machine.tick(monotonic())
         self._perform()
@@ -102,14 +107,20 @@ class AsyncEngine(Generic[ACT]):
 
         What an order finds out it only tells the core: the loop here sees to what follows.
         """
-        machine = self._machine
+        machine, background = self._machine, self._background
         while machine.effects:
             with self._mutex:
-                orders, machine.effects = machine.effects, []
-            for effect in orders:
-                self._ORDERS[type(effect)](self, effect)
-        if self._background is not None:
-            self._background.alarm(machine.next_wake)
+                orders, machine.effects = deque(machine.effects), []
+            try:
+                while orders:
+                    effect = orders.popleft()
+                    self._ORDERS[type(effect)](self, effect)
+            finally:
+                if orders:  # one of them failed: the others are not lost
+                    with self._mutex:
+                        machine.effects[:0] = orders
+        if background is not None:
+            background.alarm(machine.next_wake)
 
     def _order_open(self, effect: order.Open) -> None:
         slot, background = effect.slot, self._background
@@ -166,8 +177,7 @@ class AsyncEngine(Generic[ACT]):
                 link.abort()
             link.close()
             if conn is not None and not (cause and cause.style == "misuse"):
-                conn._pool = None
-                rt.close(conn)
+                _close_unowned(conn)
         slot.conn = slot.link = None
         with self._mutex:
             self._machine.closed_by(slot, monotonic(), cause)
@@ -183,8 +193,9 @@ class AsyncEngine(Generic[ACT]):
         effect.waiter.wake()
 
     def _order_reconnect_failed(self, effect: order.ReconnectFailed) -> None:
-        if self._background is not None:
-            self._background.work(_reconnect_failed_job, ref(self))
+        background = self._background
+        if background is not None:
+            background.work(_reconnect_failed_job, ref(self))
 
     def _order_tell(self, effect: order.Tell) -> None:
         happening = effect.happening
@@ -215,12 +226,16 @@ class AsyncEngine(Generic[ACT]):
         machine = self._machine
         try:
             for link, hung in ready:
-                self._seen(link, hung)
+                try:
+                    self._seen(link, hung)
+                except Exception:  # the others' hang-ups are told only once
+                    logger.exception("pool %r: internal error in the watch", self.name)
             while self._vanished:
                 with self._mutex:
                     machine.vanished(self._vanished.popleft(), monotonic())
             now = monotonic()
-            gap = self._clock.gap(now, machine.next_wake)
+            # After an interruption a turn is due since ever.
+            gap = self._clock.gap(now, machine.next_wake if machine.next_wake > 0 else now)
             if gap is not None:
                 with self._mutex:
                     machine.slept(gap, now)
@@ -229,11 +244,13 @@ class AsyncEngine(Generic[ACT]):
                 with self._mutex:
                     machine.tick(now)
             self._perform()
+            return min([machine.next_wake, *(guard.deadline for guard in list(self._guards))])
         except Exception:
             # The background must outlive any mistake of ours: rebuild, and say so.
             logger.exception("pool %r: internal error in the background", self.name)
-            self._recover()
-        return min(machine.next_wake, min((g.deadline for g in self._guards), default=1e12))
+            with self._mutex:
+                machine.reconcile()
+            return monotonic() + AFTER_ERROR
 
     def _seen(self, link: Link, hung: bool) -> None:
         slot = link.slot()
@@ -307,6 +324,7 @@ class AsyncEngine(Generic[ACT]):
             conn._created_at = monotonic()
             self._machine.opened(slot, conn._created_at)
             conn._expire_at = slot.expires_at
+        link.listen(False)  # a hang-up seen while nobody cared is told again
         self._perform()
 
     def _connect_failed(
@@ -316,17 +334,17 @@ class AsyncEngine(Generic[ACT]):
             slot.link.close()
         slot.conn = slot.link = None
         stopped = isinstance(ex, rt.STOPPED)
-        text = "cancelled" if stopped else str(ex)
-        if not isinstance(ex, psycopg.Error):
-            text = f"{type(ex).__name__}: {text}"
-        pgconn = getattr(ex, "pgconn", None)
-        text = redact(text, conninfo, kwargs)
-        trouble = judge_connect(
-            text,
-            needs_password=bool(pgconn and pgconn.needs_password),
-            connected_before=self._machine.connector.successes > 0,
-        )
-        self._open_failed(slot, text, trouble, abandoned=stopped and job.stopping)
+        trouble, text = Trouble.GONE, type(ex).__name__
+        try:
+            pgconn = getattr(ex, "pgconn", None)
+            text = redact("cancelled" if stopped else _told(ex), conninfo, kwargs)
+            trouble = judge_connect(
+                f"{ex} {text}",  # what is told may be shortened
+                needs_password=bool(pgconn and pgconn.needs_password),
+                connected_before=self._machine.connector.successes > 0,
+            )
+        finally:  # whatever the user's values and exceptions are, the slot is accounted for
+            self._open_failed(slot, text, trouble, abandoned=stopped and job.stopping)
 
     def _open_failed(
         self, slot: Slot, text: str, trouble: Trouble, *, abandoned: bool = False
@@ -370,8 +388,9 @@ class AsyncEngine(Generic[ACT]):
         """
         guard = Guard(link, deadline)
         self._guards.add(guard)
-        if self._background is not None:
-            self._background.alarm(deadline)
+        background = self._background
+        if background is not None:
+            background.alarm(deadline)
         try:
             await rt.bounded(call, conn, deadline)
         except Exception as ex:
@@ -389,7 +408,7 @@ def _vanish(pool_ref: ref[Any], slot: Slot) -> Callable[[Any], None]:
 
     def vanish(_: Any) -> None:
         pool = pool_ref()
-        if pool is not None and slot.state in (State.LENT, State.CORPSE):
+        if pool is not None and slot.state in (State.LENT, State.CORPSE, State.RETURNING):
             pool._vanished.append(slot)
             pool._watch.ring()
 
@@ -414,9 +433,7 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
         conninfo = await rt.resolve(sources[0]) or ""
         kwargs = await rt.resolve(sources[1]) or {}
         how = prepare(conninfo, kwargs, policy)
-        conn = await rt.connect(
-            lambda: connection_class.connect(how.conninfo, **kwargs), job, how.limit
-        )
+        conn = await rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
         if pool is None:
             _close_unowned(conn)
@@ -426,10 +443,11 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
         # psycopg leaves the socket of an unfinished connect in a reference cycle, open until
         # the next garbage collection: in a long outage they would add up.
         clear_frames(ex.__traceback__)
-        _close_unowned(conn)
         pool = pool_ref()
-        if pool is not None and slot.state in (State.OPENING, State.DISOWNED):
-            pool._connect_failed(slot, job, ex, conninfo, kwargs)
+        if slot.state in (State.OPENING, State.DISOWNED):  # else it is the pool's already
+            _close_unowned(conn)
+            if pool is not None:
+                pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
 
@@ -437,7 +455,10 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
 def _close_unowned(conn: Any) -> None:
     if conn is not None:
         conn._pool = None
-        rt.close(conn)
+        try:
+            rt.close(conn)
+        except Exception as ex:  # somebody's own close()
+            logger.warning("error closing connection: %s", _brief(ex))
 
 
 async def _reset_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job) -> None:
@@ -468,7 +489,17 @@ def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
 
 
 def _brief(ex: BaseException) -> str:
-    return ping.printable(f"{type(ex).__name__}: {ex}")
+    """An exception, safe to log."""
+    return ping.printable(_told(ex))
+
+
+def _told(ex: BaseException) -> str:
+    """What may be told of an exception: of a server's error code and primary message, no SQL."""
+    if isinstance(ex, psycopg.Error):
+        if ex.sqlstate:
+            return f"{ex.sqlstate}: {ex.diag.message_primary or type(ex).__name__}"
+        return str(ex)
+    return f"{type(ex).__name__}: {ex}"
 
 
 def _words(happening: events.Happening) -> tuple[Any, ...]:

@@ -237,14 +237,18 @@ class AsyncLending(AsyncEngine[ACT]):
             return self._discard(slot, conn, "returned while in use")
         now = monotonic()
         waiter: Any = None
+        background = self._background
         try:
             with self._mutex:
-                slot.conn = conn
-                if self._reset is not None and self._machine.keeps():
-                    if self._machine.work(slot, now) and self._background is not None:
-                        self._background.work(_reset_job, ref(self), slot)
-                else:
+                if self._reset is None or background is None or not self._machine.keeps():
+                    slot.conn = conn
                     waiter = self._machine.give(slot, now)
+                elif self._machine.work(slot, now):  # first: it must not rest without its reset
+                    slot.conn = conn
+                    background.work(_reset_job, ref(self), slot)
+        except RuntimeError as ex:  # no thread for the job
+            logger.warning("pool %r: no reset: %s", self.name, _brief(ex))
+            return self._discard(slot, conn, "not reset")
         except BaseException:
             self._recover()
             raise

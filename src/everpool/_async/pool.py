@@ -366,13 +366,13 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         :raises RuntimeError: it belongs to another event loop.
         """
         self._check_open_getconn()
-        if self._background is None:  # forked
+        if self._forked:
             if True:  # ASYNC
                 self._enter_loop()
                 self._start()
             else:
                 with self._lock:
-                    if self._background is None:
+                    if self._forked:
                         self._start()
         if True:  # ASYNC
             loop = asyncio.get_running_loop()
@@ -464,8 +464,11 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
             if conn and not conn.closed:
                 sockets.append(conn.pgconn.socket)
             slot.state, slot.since = State.GONE, -inf  # what the child holds it only closes
+            if slot.link:
+                slot.link.anchor = None
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        self._forked = True
         if False:  # ASYNC
             self._lock = type(self._lock)()  # another thread may have held it

@@ -340,9 +340,9 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         :raises RuntimeError: it belongs to another event loop.
         """
         self._check_open_getconn()
-        if self._background is None:  # forked
+        if self._forked:
             with self._lock:
-                if self._background is None:
+                if self._forked:
                     self._start()
         if not self._direct:
             self._read_fast_paths()
@@ -427,7 +427,10 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             if conn and not conn.closed:
                 sockets.append(conn.pgconn.socket)
             slot.state, slot.since = State.GONE, -inf  # what the child holds it only closes
+            if slot.link:
+                slot.link.anchor = None
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
         self._direct = False
+        self._forked = True
         self._lock = type(self._lock)()  # another thread may have held it

@@ -58,13 +58,17 @@ class Machine(Upkeep):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Waiter, now: float) -> None:
-        """``take`` had nothing: wait in the queue, or be refused at once."""
+    def acquire(self, waiter: Waiter, now: float, *, limited: bool = True) -> None:
+        """``take`` had nothing: wait in the queue, or be refused at once.
+
+        :param limited: whether ``max_waiting`` concerns this waiter.
+        """
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
         limit = self.policy.max_waiting
-        if limit and self.waiting >= limit:
-            text = f"{self.waiting} requests waiting already, max_waiting={limit}"
+        # Who waits for the pong of a connection under test is about to be served.
+        if limit and limited and self.waiting - self.tally[State.TESTING] >= limit:
+            text = f"{self.waiting} requests waiting, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text))
         if self.connector.trouble is not None and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
@@ -102,7 +106,7 @@ class Machine(Upkeep):
             self.discard(slot, now)
         else:
             self._ping(slot, now)
-        self.acquire(waiter, now)
+        self.acquire(waiter, now, limited=False)
 
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
         """Wake the waiter when the pool has ``min_size`` connections that are not in doubt.
@@ -171,7 +175,7 @@ class Machine(Upkeep):
 
     def vanished(self, slot: Slot, now: float) -> None:
         """The borrower dropped the connection without returning it, and it has been collected."""
-        if slot.conn is None and slot.state in (LENT, State.CORPSE):
+        if slot.conn is None and slot.state in (LENT, State.CORPSE, State.RETURNING):
             self.bad_returns += 1
             self.discard(slot, now, "dropped without being returned")
 

@@ -49,7 +49,7 @@ class Queue:
         self.soonest = float("inf")
 
     def waiting(self) -> list[Waiter]:
-        return [w for w in self._waiters if not w.gone]
+        return [w for w in list(self._waiters) if not w.gone]
 
     def join(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)

@@ -391,7 +391,8 @@ class Supply(Table):
 
     def picture(self, now: float) -> str:
         """One line that says why somebody waits."""
-        lent = [now - slot.since for slot in self.slots if slot.state is LENT]
+        slots = list(self.slots)  # in one step: the shells ask without their lock
+        lent = [now - slot.since for slot in slots if slot.state is LENT]
         parts = [f"{self.counted} of {self.policy.max_size} connections"]
         if lent:
             parts.append(f"{len(lent)} lent, the longest for {max(lent):.1f} s")

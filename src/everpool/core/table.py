@@ -68,11 +68,12 @@ class Table:
         for slot in self.slots:
             if slot.waiter is not None and slot.waiter.slot is not slot:
                 slot.waiter = None
+            waiter = slot.waiter  # read before `conn`: who wakes clears them in the other order
             if slot.state is LENT and slot.conn is not None:
-                if slot.waiter is None:
+                if waiter is None:
                     slot.state = IDLE
                 else:
-                    self.effects.append(Wake(slot.waiter))
+                    self.effects.append(Wake(waiter))
         self.idle = sorted((s for s in self.slots if s.state is IDLE), key=rested_since)
         self.tally = dict.fromkeys(State, 0)
         for slot in self.slots:

@@ -86,7 +86,6 @@ class Upkeep(Supply):
                 slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
             elif slot.state is State.SUSPECT:
                 slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
-        self.drained_at -= seconds
         self._retire_at = self._ping_at = now
         self._tell(Slept(seconds))
         self.suspect_all(now)

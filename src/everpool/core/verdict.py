@@ -111,8 +111,9 @@ class Cause:
         """
         if not self.sqlstate:
             return self.style
-        known = self.sqlstate[:2] in _CLASSES and len(self.sqlstate) == 5
-        return f"{self.style} {self.sqlstate if known else 'of another kind'}"
+        code = self.sqlstate
+        known = code[:2] in _CLASSES and len(code) == 5 and code.isascii() and code.isalnum()
+        return f"{self.style} {code if known else 'of another kind'}"
 
     @property
     def concerns_all(self) -> bool:

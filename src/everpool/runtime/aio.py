@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from inspect import isawaitable
 from time import monotonic
-from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -109,7 +108,6 @@ class Crew:
             self.submit(call, *args)
 
     def dismiss(self) -> list[asyncio.Task[None]]:
-        self._queue.clear()
         return list(self.tasks)
 
 
@@ -187,6 +185,7 @@ class Background:
 
 async def finish(tasks: list[asyncio.Task[None]], timeout: float) -> None:
     """Wait for tasks to end, ``timeout`` seconds in all; cancel those that do not."""
+    tasks = [task for task in tasks if task is not asyncio.current_task()]
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=max(0.0, timeout))
         for task in late:
@@ -234,19 +233,11 @@ async def resolve(value: Any) -> Any:
     return value
 
 
-async def connect(call: Callable[[], Coroutine[Any, Any, T]], job: Job, limit: float) -> T:
-    """Make a connect that ``job.stop`` can end. ``limit`` also bounds the name lookup."""
+async def connect(call: Callable[[], Coroutine[Any, Any, T]], job: Job) -> T:
+    """Make a connect that ``job.stop`` can end."""
     if job.stopping:
         raise asyncio.CancelledError
-    try:
-        async with asyncio.timeout(limit + 1.0):
-            return await call()
-    except asyncio.CancelledError as ex:
-        # psycopg leaves the half-made connection in its frames, to be found by the collector.
-        clear_frames(ex.__traceback__)
-        raise
-    except TimeoutError:
-        raise e.ConnectionTimeout("connection timeout expired") from None
+    return await call()
 
 
 async def bounded(call: Callable[..., Any], conn: Any, deadline: float) -> None:

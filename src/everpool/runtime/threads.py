@@ -117,7 +117,9 @@ class Job:
             finally:
                 with self._gate:
                     self._thread = 0
-                while self._coming:
+                for _ in range(ARRIVAL_STEPS):
+                    if not self._coming:
+                        break
                     sleep(0.001)  # it must arrive here, not in what follows
         except Stopped:
             self._coming = False
@@ -172,26 +174,29 @@ class Crew:
         return job
 
     def dismiss(self) -> list[threading.Thread]:
-        """Let the threads end when their present job does; return them."""
+        """Let the threads end when all jobs are done; return them."""
         with self._changed:
             self._dismissed = True
-            self._jobs.clear()
             self._changed.notify_all()
             return list(self._threads)
 
     def _work(self) -> None:
-        while True:
+        try:
+            while True:
+                with self._changed:
+                    if not self._jobs and not self._dismissed:
+                        self._idle += 1
+                        self._changed.wait(LINGER)
+                        self._idle -= 1
+                    if not self._jobs:
+                        self._threads.discard(threading.current_thread())
+                        return
+                    job = self._jobs.popleft()
+                job.run()
+                del job
+        finally:  # also when a callback ended the thread
             with self._changed:
-                if not self._jobs and not self._dismissed:
-                    self._idle += 1
-                    self._changed.wait(LINGER)
-                    self._idle -= 1
-                if not self._jobs:
-                    self._threads.discard(threading.current_thread())
-                    return
-                job = self._jobs.popleft()
-            job.run()
-            del job
+                self._threads.discard(threading.current_thread())
 
 
 class Background:
@@ -279,8 +284,8 @@ def resolve(value: Any) -> Any:
     return value() if callable(value) else value
 
 
-def connect(call: Callable[[], T], job: Job, limit: float) -> T:
-    """Make a connect that ``job.stop`` can end; psycopg itself keeps the limit here."""
+def connect(call: Callable[[], T], job: Job) -> T:
+    """Make a connect that ``job.stop`` can end."""
     try:
         return job.interruptible(call)
     except Stopped as ex:

@@ -187,7 +187,7 @@ async def test_without_tcp_settings_none_are_added(make: Any, server: PostgresSe
 @pytest.mark.parametrize("conninfo", ["", "host=/run/postgresql", "host=/tmp,@abstract"])
 async def test_unix_sockets_get_no_tcp_settings(conninfo: str, monkeypatch: Any) -> None:
     monkeypatch.delenv("PGHOST", raising=False)
-    found = conninfo_to_dict(prepare(conninfo, {}, Policy()).conninfo)
+    found = conninfo_to_dict(prepare(conninfo, {}, Policy()))
     assert not set(found) & set(TCP_SETTINGS)
 
 
@@ -195,10 +195,10 @@ async def test_unix_sockets_get_no_tcp_settings(conninfo: str, monkeypatch: Any)
     "conninfo", ["host=example.org", "hostaddr=10.0.0.1", "host=/tmp,example.org"]
 )
 async def test_everything_else_gets_them(conninfo: str) -> None:
-    found = conninfo_to_dict(prepare(conninfo, {}, Policy()).conninfo)
+    found = conninfo_to_dict(prepare(conninfo, {}, Policy()))
     assert set(TCP_SETTINGS) <= set(found)
 
 
 async def test_keepalives_switched_off_stay_off() -> None:
-    found = conninfo_to_dict(prepare("host=example.org keepalives=0", {}, Policy()).conninfo)
+    found = conninfo_to_dict(prepare("host=example.org keepalives=0", {}, Policy()))
     assert not set(found) & set(TCP_SETTINGS)
