@@ -71,9 +71,9 @@ class FragileMachine(Machine):
             self.reconcile()
             return None
 
-    def acquire(self, waiter: Waiter, now: float) -> None:
+    def acquire(self, waiter: Waiter, now: float, *, limited: bool = True) -> None:
         try:
-            super().acquire(waiter, now)
+            super().acquire(waiter, now, limited=limited)
         except Interrupted:
             self.give_up(waiter, now)
 

@@ -206,9 +206,16 @@ def close(conn: Any) -> None:
     if type(conn).close is AsyncConnection.close:
         _at_once(conn.close())  # it waits for nothing
     else:
-        task = asyncio.get_running_loop().create_task(conn.close())
+        task = asyncio.get_running_loop().create_task(_close_own_way(conn))
         _closing.add(task)
         task.add_done_callback(_closing.discard)
+
+
+async def _close_own_way(conn: Any) -> None:
+    try:
+        await conn.close()
+    except Exception as ex:
+        logger.warning("error closing connection: %s", type(ex).__name__)
 
 
 _closing: set[asyncio.Task[None]] = set()
