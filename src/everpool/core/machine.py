@@ -43,6 +43,7 @@ class Machine(Upkeep):
             if self.queue.live:
                 waiter = self.queue.first()
                 self.waited += now - waiter.since
+                slot.since = now
                 slot.waiter = waiter
                 waiter.slot = slot
                 self.queue.leave(waiter)
