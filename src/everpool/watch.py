@@ -62,6 +62,7 @@ class Link:
         "descriptor",
         "mutex",
         "news",
+        "pinged_at",
         "pinging",
         "saved_handler",
         "slot",
@@ -76,6 +77,7 @@ class Link:
         self.slot = ref(slot)
         self.mutex = Lock()
         self.pinging = False
+        self.pinged_at = 0.0
         self.answered = False  # the answer to the ping has come, if not its end
         self.news: list[object] = []  # notifications read by pings, for the next borrower
         self.anchor: object = None  # tells when a borrower has dropped the connection

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from math import inf
 from random import random
 from time import monotonic
 from typing import Any, ClassVar, Generic
@@ -75,6 +76,7 @@ class Engine(Generic[CT]):
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}
         self._guards: set[Guard] = set()
+        self._resetting: set[Slot] = set()
         self._vanished: deque[Slot] = deque()
         self._clock = SuspendClock()
         self._cuts: deque[tuple[float, events.Cut]] = deque(maxlen=REMEMBERED)
@@ -105,16 +107,34 @@ class Engine(Generic[CT]):
         What an order finds out it only tells the core: the loop here sees to what follows.
         """
         machine = self._machine
-        while machine.effects:
+        orders: list[order.Effect] = []
+        done = 0
+        try:
+            while machine.effects:
+                done = 0
+                with self._mutex:
+                    orders, machine.effects = machine.effects, []
+                while done < len(orders):
+                    effect = orders[done]
+                    self._ORDERS[type(effect)](self, effect)
+                    done += 1
+            if self._background is not None:
+                self._background.alarm(machine.next_wake)
+        except BaseException as ex:
+            # What was interrupted is done again; a mistake of ours must not be.
+            done += isinstance(ex, Exception)
             with self._mutex:
-                orders, machine.effects = machine.effects, []
-            for effect in orders:
-                self._ORDERS[type(effect)](self, effect)
-        if self._background is not None:
-            self._background.alarm(machine.next_wake)
+                machine.effects[:0] = orders[done:]
+            self._recover()
+            raise
+
+    # After an interruption an order may come twice, or before the core could confirm it: each
+    # looks at the state of what it concerns.
 
     def _order_open(self, effect: order.Open) -> None:
         slot, background = effect.slot, self._background
+        if slot in self._jobs or slot.state not in (State.OPENING, State.DISOWNED):
+            return  # begun already
         try:
             if background is None:
                 raise RuntimeError("the pool was closed")
@@ -134,8 +154,9 @@ class Engine(Generic[CT]):
         if link is None:
             return  # closed meanwhile, by another thread
         with link.mutex:
-            if slot.state not in (State.TESTING, State.SUSPECT):
-                return  # closed meanwhile
+            if slot.state not in (State.TESTING, State.SUSPECT) or link.pinged_at == slot.sent_at:
+                return  # closed meanwhile, or sent already
+            link.pinged_at = slot.sent_at
             if link.peek() == DEAD:
                 sent = False  # sending would provoke a reset, which destroys its last words
             elif not rt.seize(conn.lock):
@@ -154,25 +175,30 @@ class Engine(Generic[CT]):
     def _order_close(self, effect: order.Close) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
-        cause: Cause | None = None
-        dead = slot.state is State.DEAD
-        with link.mutex:
-            link.anchor = None
-            pinging = link.pinging
-            if dead:
-                cause = slot.cause or self._last_words(slot, conn, link)
-            if pinging:
-                ping.give_up(conn, link)
-                conn.lock.release()  # a caller who still uses it waits for this
-            if dead or slot.why == "silent, place needed":
-                link.abort()
-            link.close()
-            if conn is not None and not (cause and cause.style == "misuse"):
-                conn._pool = None
-                rt.close(conn)
+        if slot.state not in (State.CLOSING, State.DEAD):
+            return
+        if link is not None:
+            dead = slot.state is State.DEAD
+            with link.mutex:
+                link.anchor = None
+                pinging = link.pinging
+                if dead and slot.cause is None:
+                    slot.cause = self._last_words(slot, conn, link)
+                if pinging:
+                    ping.give_up(conn, link)
+                    conn.lock.release()  # a caller who still uses it waits for this
+                if dead or slot.why == "silent, place needed":
+                    link.abort()
+                link.close()
+                misused = slot.cause is not None and slot.cause.style == "misuse"
+                if conn is not None and not misused:
+                    conn._pool = None
+                    rt.close(conn)
         slot.conn = slot.link = None
         with self._mutex:
-            self._machine.closed_by(slot, monotonic(), cause)
+            if slot.state in (State.CLOSING, State.DEAD):
+                cause = slot.cause if slot.state is State.DEAD else None
+                self._machine.closed_by(slot, monotonic(), cause)
 
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
@@ -182,7 +208,8 @@ class Engine(Generic[CT]):
         return ping.last_words(conn, link)
 
     def _order_wake(self, effect: order.Wake) -> None:
-        effect.waiter.wake()
+        if effect.waiter.gone:
+            effect.waiter.wake()
 
     def _order_reconnect_failed(self, effect: order.ReconnectFailed) -> None:
         if self._background is not None:
@@ -222,7 +249,8 @@ class Engine(Generic[CT]):
                 with self._mutex:
                     machine.vanished(self._vanished.popleft(), monotonic())
             now = monotonic()
-            gap = self._clock.gap(now, machine.next_wake)
+            # After an interruption a turn is due since ever.
+            gap = self._clock.gap(now, machine.next_wake if machine.next_wake > -inf else now)
             if gap is not None:
                 with self._mutex:
                     machine.slept(gap, now)
@@ -272,11 +300,23 @@ class Engine(Generic[CT]):
                 self._guards.discard(guard)
                 guard.link.abort()
 
-    def _recover(self) -> None:
-        """Rebuild the indices after an interruption in the middle of a transition."""
+    def _recover(self, waiter: rt.Waiter | None = None) -> None:
+        """Make the books true after an interruption in the middle of a transition.
+
+        What is still to be done, the background does.
+
+        :param waiter: who was interrupted, if that was somebody who wanted a connection.
+        """
         with self._mutex:
+            if waiter is not None:
+                self._machine.abandon(waiter, monotonic())
             self._machine.reconcile()
-        self._perform()
+        background = self._background
+        if background is not None:
+            for slot in list(self._machine.slots):
+                if slot.state is State.RETURNING and slot not in self._resetting:
+                    background.work(_reset_job, ref(self), slot)
+            background.alarm(monotonic())
 
     # -- connecting ---------------------------------------------------------------------------
 
@@ -335,6 +375,10 @@ class Engine(Generic[CT]):
 
     def _reset_returned(self, slot: Slot) -> None:
         """Run the user's ``reset`` on a returned connection, in the background."""
+        with self._mutex:
+            if slot.state is not State.RETURNING or slot in self._resetting:
+                return  # ordered twice, after an interruption
+            self._resetting.add(slot)
         conn, limit = slot.conn, self._policy.callback_timeout
         sound = False
         try:
@@ -345,6 +389,7 @@ class Engine(Generic[CT]):
             logger.warning("pool %r: error resetting connection: %s", self.name, _brief(ex))
         finally:
             with self._mutex:
+                self._resetting.discard(slot)
                 if sound:
                     self._machine.worked(slot, monotonic())
                 else:
@@ -411,7 +456,7 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
         how = prepare(conninfo, kwargs, policy)
         conn = rt.connect(lambda: connection_class.connect(how.conninfo, **kwargs), job, how.limit)
         pool = pool_ref()
-        if pool is None:
+        if pool is None or slot.state not in (State.OPENING, State.DISOWNED):
             _close_unowned(conn)
         else:
             pool._join(slot, conn)

@@ -36,6 +36,8 @@ logger = logging.getLogger("everpool")
 CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
+_REFUSALS = (PoolTimeout, PoolClosed, TooManyRequests)
+
 
 class Lending(Engine[CT]):
     _check: Any
@@ -53,54 +55,52 @@ class Lending(Engine[CT]):
         machine = self._machine
         began = monotonic()
         pause = CHECK_PAUSE
-        while True:
-            now = monotonic()
-            waiter = None
-            if slot is not None and slot.state is not State.LENT:
-                slot = None  # found dead: the next one, at once
-            if slot is None:
-                slot, conn, waiter = self._take_or_queue(now, deadline)
-            if slot is not None and not self._fit(slot, conn, now):
-                if slot.state is not State.LENT:
-                    continue
-                waiter = rt.Waiter(now, deadline)
-                with self._mutex:
-                    slot.conn = conn
-                    machine.doubt(slot, waiter, now)
-            if waiter is not None:
-                slot, conn = self._granted(waiter, timeout)
-                if slot is None:
-                    continue
-            assert slot is not None
-            if self._check is None:
-                return slot, conn
-            conn._pool = self
-            if self._checked(slot, conn, deadline):
-                return slot, conn
-            if monotonic() >= deadline:
-                raise self._too_late(timeout)
-            if slot.opened_at >= began:
-                rt.sleep(min(pause, max(0.0, deadline - monotonic())))
-                pause = min(2 * pause, CHECK_PAUSE_MOST)
-            slot = None
-
-    def _take_or_queue(
-        self, now: float, deadline: float
-    ) -> tuple[Slot | None, Any, rt.Waiter | None]:
-        """In one step: take what rests, or queue."""
-        conn = waiter = None
+        waiter = None
         try:
-            with self._mutex:
-                slot = self._machine.take(now)
+            while True:
+                now = monotonic()
+                waiter = None
+                if slot is not None and slot.state is not State.LENT:
+                    slot = None  # found dead: the next one, at once
                 if slot is None:
+                    with self._mutex:
+                        slot = machine.take(now)
+                        if slot is None:
+                            waiter = rt.Waiter(now, deadline)
+                            machine.acquire(waiter, now)
+                        else:
+                            conn, slot.conn = slot.conn, None
+                if slot is not None and not self._fit(slot, conn, now):
+                    if slot.state is not State.LENT:
+                        continue
                     waiter = rt.Waiter(now, deadline)
-                    self._machine.acquire(waiter, now)
-                else:
-                    conn, slot.conn = slot.conn, None
-            return slot, conn, waiter
-        except BaseException:
-            self._recover()
+                    with self._mutex:
+                        slot.conn = conn
+                        machine.doubt(slot, waiter, now)
+                if waiter is not None:
+                    slot, conn = self._granted(waiter, timeout)
+                    if slot is None:
+                        continue
+                assert slot is not None
+                if self._check is None:
+                    return slot, conn
+                conn._pool = self
+                if self._checked(slot, conn, deadline):
+                    return slot, conn
+                if monotonic() >= deadline:
+                    raise self._too_late(timeout)
+                if slot.opened_at >= began:
+                    rt.sleep(min(pause, max(0.0, deadline - monotonic())))
+                    pause = min(2 * pause, CHECK_PAUSE_MOST)
+                slot = None
+        except BaseException as ex:
+            self._not_lent(waiter, ex)
             raise
+
+    def _not_lent(self, waiter: rt.Waiter | None, ex: BaseException) -> None:
+        """Something stopped one who wanted a connection: our refusal, or an interruption."""
+        if not isinstance(ex, _REFUSALS):
+            self._recover(waiter)
 
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
         """Look at a connection that is about to be lent.
@@ -149,7 +149,6 @@ class Lending(Engine[CT]):
         except BaseException:
             with self._mutex:
                 machine.abandon(waiter, monotonic())
-            self._recover()
             raise
         if waiter.slot is not None:  # granted at the last moment
             return self._granted(waiter, timeout)
@@ -213,6 +212,23 @@ class Lending(Engine[CT]):
             cast(Any, self).putconn(conn)  # perhaps somebody's own
 
     def _give_back(self, conn: Any, slot: Slot) -> None:
+        since = slot.since
+        try:
+            self._take_back(conn, slot)
+        except BaseException:
+            self._not_returned(conn, slot, since)
+            raise
+
+    def _not_returned(self, conn: Any, slot: Slot, since: float) -> None:
+        """A return was interrupted, at whatever point: nobody comes for the connection again."""
+        with self._mutex:
+            if slot.since == since and slot.conn is None:
+                conn._pool = None
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), "return interrupted")
+        self._recover()
+
+    def _take_back(self, conn: Any, slot: Slot) -> None:
         conn._pool = None
         pgconn = conn.pgconn
         status = pgconn.transaction_status
@@ -228,17 +244,13 @@ class Lending(Engine[CT]):
             return self._discard(slot, conn, "returned while in use")
         now = monotonic()
         waiter: Any = None
-        try:
-            with self._mutex:
-                slot.conn = conn
-                if self._reset is not None and self._machine.keeps():
-                    if self._machine.work(slot, now) and self._background is not None:
-                        self._background.work(_reset_job, ref(self), slot)
-                else:
-                    waiter = self._machine.give(slot, now)
-        except BaseException:
-            self._recover()
-            raise
+        with self._mutex:
+            slot.conn = conn
+            if self._reset is not None and self._machine.keeps():
+                if self._machine.work(slot, now) and self._background is not None:
+                    self._background.work(_reset_job, ref(self), slot)
+            else:
+                waiter = self._machine.give(slot, now)
         if waiter is not None:
             waiter.wake()
         self._perform()
@@ -261,10 +273,17 @@ class Lending(Engine[CT]):
     def _discard(self, slot: Slot, conn: Any, why: str) -> None:
         """The owner gives up a connection that must not be lent again."""
         dead = conn.pgconn.transaction_status == UNKNOWN
-        with self._mutex:
-            conn._pool = None
-            slot.conn = conn
-            self._machine.discard(slot, monotonic(), why, dead=dead)
+        try:
+            with self._mutex:
+                conn._pool = None
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+        except BaseException:
+            with self._mutex:
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), why, dead=dead)
+            self._recover()
+            raise
         self._perform()
 
 

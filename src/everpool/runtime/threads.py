@@ -67,7 +67,10 @@ class Waiter:
         self._sleep.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
 
     def wake(self) -> None:
-        self._sleep.release()
+        try:
+            self._sleep.release()
+        except RuntimeError:
+            pass  # woken already
 
 
 class Stopped(BaseException):
