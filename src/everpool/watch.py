@@ -83,6 +83,7 @@ class Link:
         "descriptor",
         "mutex",
         "news",
+        "pinged_at",
         "pinging",
         "saved_handler",
         "slot",
@@ -97,6 +98,7 @@ class Link:
         self.slot = ref(slot)
         self.mutex = Lock()
         self.pinging = False
+        self.pinged_at = 0.0
         self.answered = False  # the answer to the ping has come, if not its end
         self.news: deque[object] = deque(
             maxlen=MOST_NEWS

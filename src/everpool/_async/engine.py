@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from math import inf
 from random import random
 from time import monotonic
 from traceback import clear_frames
@@ -77,6 +78,7 @@ class AsyncEngine(Generic[ACT]):
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}
         self._guards: set[Guard] = set()
+        self._resetting: set[Slot] = set()
         self._vanished: deque[Slot] = deque()
         self._clock = SuspendClock()
         self._cuts: deque[tuple[float, events.Cut]] = deque(maxlen=REMEMBERED)
@@ -107,23 +109,36 @@ class AsyncEngine(Generic[ACT]):
 
         What an order finds out it only tells the core: the loop here sees to what follows.
         """
-        machine, background = self._machine, self._background
-        while machine.effects:
-            with self._mutex:
-                orders, machine.effects = deque(machine.effects), []
-            try:
-                while orders:
-                    effect = orders.popleft()
+        machine = self._machine
+        orders: list[order.Effect] = []
+        done = 0
+        try:
+            while machine.effects:
+                done = 0
+                with self._mutex:
+                    orders, machine.effects = machine.effects, []
+                while done < len(orders):
+                    effect = orders[done]
                     self._ORDERS[type(effect)](self, effect)
-            finally:
-                if orders:  # one of them failed: the others are not lost
-                    with self._mutex:
-                        machine.effects[:0] = orders
-        if background is not None:
-            background.alarm(machine.next_wake)
+                    done += 1
+            background = self._background
+            if background is not None:
+                background.alarm(machine.next_wake)
+        except BaseException as ex:
+            # What was interrupted is done again; a mistake of ours must not be.
+            done += isinstance(ex, Exception)
+            with self._mutex:
+                machine.effects[:0] = orders[done:]
+            self._recover()
+            raise
+
+    # After an interruption an order may come twice, or before the core could confirm it: each
+    # looks at the state of what it concerns.
 
     def _order_open(self, effect: order.Open) -> None:
         slot, background = effect.slot, self._background
+        if slot in self._jobs or slot.state not in (State.OPENING, State.DISOWNED):
+            return  # begun already
         try:
             if background is None:
                 raise RuntimeError("the pool was closed")
@@ -143,8 +158,9 @@ class AsyncEngine(Generic[ACT]):
         if link is None:
             return  # closed meanwhile, by another thread
         with link.mutex:
-            if slot.state not in (State.TESTING, State.SUSPECT):
-                return  # closed meanwhile
+            if slot.state not in (State.TESTING, State.SUSPECT) or link.pinged_at == slot.sent_at:
+                return  # closed meanwhile, or sent already
+            link.pinged_at = slot.sent_at
             if link.peek() == DEAD:
                 sent = False  # sending would provoke a reset, which destroys its last words
             elif not rt.seize(conn.lock):
@@ -163,24 +179,29 @@ class AsyncEngine(Generic[ACT]):
     def _order_close(self, effect: order.Close) -> None:
         slot = effect.slot
         link, conn = slot.link, slot.conn
-        cause: Cause | None = None
-        dead = slot.state is State.DEAD
-        with link.mutex:
-            link.anchor = None
-            pinging = link.pinging
-            if dead:
-                cause = slot.cause or self._last_words(slot, conn, link)
-            if pinging:
-                ping.give_up(conn, link)
-                conn.lock.release()  # a caller who still uses it waits for this
-            if dead or slot.why == "silent, place needed":
-                link.abort()
-            link.close()
-            if conn is not None and not (cause and cause.style == "misuse"):
-                _close_unowned(conn)
+        if slot.state not in (State.CLOSING, State.DEAD):
+            return
+        if link is not None:
+            dead = slot.state is State.DEAD
+            with link.mutex:
+                link.anchor = None
+                pinging = link.pinging
+                if dead and slot.cause is None:
+                    slot.cause = self._last_words(slot, conn, link)
+                if pinging:
+                    ping.give_up(conn, link)
+                    conn.lock.release()  # a caller who still uses it waits for this
+                if dead or slot.why == "silent, place needed":
+                    link.abort()
+                link.close()
+                misused = slot.cause is not None and slot.cause.style == "misuse"
+                if not misused:
+                    _close_unowned(conn)
         slot.conn = slot.link = None
         with self._mutex:
-            self._machine.closed_by(slot, monotonic(), cause)
+            if slot.state in (State.CLOSING, State.DEAD):
+                cause = slot.cause if slot.state is State.DEAD else None
+                self._machine.closed_by(slot, monotonic(), cause)
 
     def _last_words(self, slot: Slot, conn: Any, link: Link) -> Cause:
         if slot.why == SILENCE:
@@ -190,7 +211,8 @@ class AsyncEngine(Generic[ACT]):
         return ping.last_words(conn, link)
 
     def _order_wake(self, effect: order.Wake) -> None:
-        effect.waiter.wake()
+        if effect.waiter.gone:
+            effect.waiter.wake()
 
     def _order_reconnect_failed(self, effect: order.ReconnectFailed) -> None:
         background = self._background
@@ -235,7 +257,7 @@ class AsyncEngine(Generic[ACT]):
                     machine.vanished(self._vanished.popleft(), monotonic())
             now = monotonic()
             # After an interruption a turn is due since ever.
-            gap = self._clock.gap(now, machine.next_wake if machine.next_wake > 0 else now)
+            gap = self._clock.gap(now, machine.next_wake if machine.next_wake > -inf else now)
             if gap is not None:
                 with self._mutex:
                     machine.slept(gap, now)
@@ -288,15 +310,22 @@ class AsyncEngine(Generic[ACT]):
                 guard.link.abort()
 
     def _recover(self, waiter: rt.Waiter | None = None) -> None:
-        """Rebuild the indices after an interruption in the middle of a transition.
+        """Make the books true after an interruption in the middle of a transition.
 
-        ``waiter`` is who the interruption keeps from waiting.
+        What is still to be done, the background does.
+
+        :param waiter: who was interrupted, if that was somebody who wanted a connection.
         """
         with self._mutex:
             if waiter is not None:
                 self._machine.abandon(waiter, monotonic())
             self._machine.reconcile()
-        self._perform()
+        background = self._background
+        if background is not None:
+            for slot in list(self._machine.slots):
+                if slot.state is State.RETURNING and slot not in self._resetting:
+                    background.work(_reset_job, ref(self), slot)
+            background.alarm(monotonic())
 
     # -- connecting ---------------------------------------------------------------------------
 
@@ -356,6 +385,10 @@ class AsyncEngine(Generic[ACT]):
 
     async def _reset_returned(self, slot: Slot) -> None:
         """Run the user's ``reset`` on a returned connection, in the background."""
+        with self._mutex:
+            if slot.state is not State.RETURNING or slot in self._resetting:
+                return  # ordered twice, after an interruption
+            self._resetting.add(slot)
         conn, limit = slot.conn, self._policy.callback_timeout
         sound = False
         try:
@@ -366,6 +399,7 @@ class AsyncEngine(Generic[ACT]):
             logger.warning("pool %r: error resetting connection: %s", self.name, _brief(ex))
         finally:
             with self._mutex:
+                self._resetting.discard(slot)
                 if sound:
                     self._machine.worked(slot, monotonic())
                 else:
@@ -435,7 +469,7 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
         how = prepare(conninfo, kwargs, policy)
         conn = await rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
-        if pool is None:
+        if pool is None or slot.state not in (State.OPENING, State.DISOWNED):
             _close_unowned(conn)
         else:
             await pool._join(slot, conn)

@@ -34,8 +34,6 @@ class AsyncLease(Generic[ACT]):
     async def __aenter__(self) -> ACT:
         pool = self._pool
         now = monotonic()
-        waiter: Any
-        conn: Any
         if True:  # ASYNC
             if (
                 not pool._direct
@@ -45,21 +43,23 @@ class AsyncLease(Generic[ACT]):
                 or not pool._loop.is_running()
             ):
                 return await self._enter()
-            machine = pool._machine
-            machine.requests += 1
-            slot = machine.take(now)
-            if slot is None:
-                waiter = rt.Waiter(now, now + pool._patience)
-                machine.acquire(waiter, now)
-            else:
-                conn = slot.conn
-                slot.conn = None
         else:
             if not pool._direct or self._timeout is not None:
                 return self._enter()
-            machine = pool._machine
-            conn = waiter = None
-            try:
+        machine = pool._machine
+        conn: Any = None
+        waiter: Any = None
+        try:
+            if True:  # ASYNC
+                machine.requests += 1
+                slot = machine.take(now)
+                if slot is None:
+                    waiter = rt.Waiter(now, now + pool._patience)
+                    machine.acquire(waiter, now)
+                else:
+                    conn = slot.conn
+                    slot.conn = None
+            else:
                 with pool._mutex:
                     machine.requests += 1
                     slot = machine.take(now)
@@ -69,20 +69,20 @@ class AsyncLease(Generic[ACT]):
                     else:
                         conn = slot.conn
                         slot.conn = None
-            except BaseException:
-                pool._recover(waiter)
-                raise
-        if slot is None:
-            slot, conn = await pool._granted(waiter, pool._patience)
             if slot is None:
-                slot, conn = await pool._obtain(pool._patience, waiter.deadline, None, None)
-        elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
-            slot, conn = await pool._obtain(pool._patience, now + pool._patience, slot, conn)
-        self._slot = slot
-        self._since = slot.since
-        self._conn = conn
-        conn._pool = pool
-        return conn  # type: ignore[no-any-return]
+                slot, conn = await pool._granted(waiter, pool._patience)
+                if slot is None:
+                    slot, conn = await pool._obtain(pool._patience, waiter.deadline, None, None)
+            elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
+                slot, conn = await pool._obtain(pool._patience, now + pool._patience, slot, conn)
+            self._slot = slot
+            self._since = slot.since
+            self._conn = conn
+            conn._pool = pool
+            return conn  # type: ignore[no-any-return]
+        except BaseException as ex:
+            pool._not_lent(waiter, ex)
+            raise
 
     def __aexit__(
         self,
@@ -94,33 +94,34 @@ class AsyncLease(Generic[ACT]):
         pool = self._pool
         conn: Any = self._conn
         slot = self._slot
-        if (
-            not pool._plain
-            or conn.pgconn.transaction_status  # other than IDLE, which is 0
-            or conn._pipeline is not None
-            or conn._tpc is not None
-            or slot.since != self._since  # returned before
-        ):
-            return pool._leave(conn, slot, self._since, exc_type, exc, traceback)
-        now = monotonic()
-        machine = pool._machine
-        if True:  # ASYNC
-            conn._pool = None
-            slot.conn = conn
-            waiter = machine.give(slot, now)
-        else:
-            try:
+        since = self._since
+        try:
+            if (
+                not pool._plain
+                or conn.pgconn.transaction_status  # other than IDLE, which is 0
+                or conn._pipeline is not None
+                or conn._tpc is not None
+                or slot.since != since  # returned before
+            ):
+                return pool._leave(conn, slot, since, exc_type, exc, traceback)
+            now = monotonic()
+            machine = pool._machine
+            if True:  # ASYNC
+                conn._pool = None
+                slot.conn = conn
+                waiter = machine.give(slot, now)
+            else:
                 with pool._mutex:
                     conn._pool = None
                     slot.conn = conn
                     waiter = machine.give(slot, now)
-            except BaseException:
-                pool._recover()
-                raise
-        if waiter is not None:
-            waiter.wake()
-        elif machine.effects:
-            pool._perform()
+            if waiter is not None:
+                waiter.wake()
+            elif machine.effects:
+                pool._perform()
+        except BaseException:
+            pool._not_returned(conn, slot, since)
+            raise
         if True:  # ASYNC
             return pool._done  # type: ignore[no-any-return]
 

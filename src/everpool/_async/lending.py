@@ -33,6 +33,8 @@ logger = logging.getLogger("everpool")
 CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
+_REFUSALS = (PoolTimeout, PoolClosed, TooManyRequests)
+
 
 class AsyncLending(AsyncEngine[ACT]):
     _check: Any
@@ -50,58 +52,52 @@ class AsyncLending(AsyncEngine[ACT]):
         machine = self._machine
         began = monotonic()
         pause = CHECK_PAUSE
-        while True:
-            now = monotonic()
-            waiter = None
-            if slot is not None and slot.state is not State.LENT:
-                slot = None  # found dead: the next one, at once
-            if slot is None:
-                slot, conn, waiter = self._take_or_queue(now, deadline)
-            if slot is not None and not self._fit(slot, conn, now):
-                if slot.state is not State.LENT:
-                    continue
-                waiter = rt.Waiter(now, deadline)
-                try:
+        waiter = None
+        try:
+            while True:
+                now = monotonic()
+                waiter = None
+                if slot is not None and slot.state is not State.LENT:
+                    slot = None  # found dead: the next one, at once
+                if slot is None:
+                    with self._mutex:
+                        slot = machine.take(now)
+                        if slot is None:
+                            waiter = rt.Waiter(now, deadline)
+                            machine.acquire(waiter, now)
+                        else:
+                            conn, slot.conn = slot.conn, None
+                if slot is not None and not self._fit(slot, conn, now):
+                    if slot.state is not State.LENT:
+                        continue
+                    waiter = rt.Waiter(now, deadline)
                     with self._mutex:
                         slot.conn = conn
                         machine.doubt(slot, waiter, now)
-                except BaseException:
-                    self._recover(waiter)
-                    raise
-            if waiter is not None:
-                slot, conn = await self._granted(waiter, timeout)
-                if slot is None:
-                    continue
-            assert slot is not None
-            if self._check is None:
-                return slot, conn
-            conn._pool = self
-            if await self._checked(slot, conn, deadline):
-                return slot, conn
-            if monotonic() >= deadline:
-                raise self._too_late(timeout)
-            if slot.opened_at >= began:
-                await rt.sleep(min(pause, max(0.0, deadline - monotonic())))
-                pause = min(2 * pause, CHECK_PAUSE_MOST)
-            slot = None
-
-    def _take_or_queue(
-        self, now: float, deadline: float
-    ) -> tuple[Slot | None, Any, rt.Waiter | None]:
-        """In one step: take what rests, or queue."""
-        conn = waiter = None
-        try:
-            with self._mutex:
-                slot = self._machine.take(now)
-                if slot is None:
-                    waiter = rt.Waiter(now, deadline)
-                    self._machine.acquire(waiter, now)
-                else:
-                    conn, slot.conn = slot.conn, None
-            return slot, conn, waiter
-        except BaseException:
-            self._recover(waiter)
+                if waiter is not None:
+                    slot, conn = await self._granted(waiter, timeout)
+                    if slot is None:
+                        continue
+                assert slot is not None
+                if self._check is None:
+                    return slot, conn
+                conn._pool = self
+                if await self._checked(slot, conn, deadline):
+                    return slot, conn
+                if monotonic() >= deadline:
+                    raise self._too_late(timeout)
+                if slot.opened_at >= began:
+                    await rt.sleep(min(pause, max(0.0, deadline - monotonic())))
+                    pause = min(2 * pause, CHECK_PAUSE_MOST)
+                slot = None
+        except BaseException as ex:
+            self._not_lent(waiter, ex)
             raise
+
+    def _not_lent(self, waiter: rt.Waiter | None, ex: BaseException) -> None:
+        """Something stopped one who wanted a connection: our refusal, or an interruption."""
+        if not isinstance(ex, _REFUSALS):
+            self._recover(waiter)
 
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
         """Look at a connection that is about to be lent.
@@ -155,7 +151,8 @@ class AsyncLending(AsyncEngine[ACT]):
                 if waiter.refusal is None and waiter.slot is None:  # woke by itself: too late
                     machine.abandon(waiter, monotonic())
         except BaseException:
-            self._recover(waiter)
+            with self._mutex:
+                machine.abandon(waiter, monotonic())
             raise
         if waiter.slot is not None:  # granted at the last moment
             return await self._granted(waiter, timeout)
@@ -219,6 +216,23 @@ class AsyncLending(AsyncEngine[ACT]):
             await cast(Any, self).putconn(conn)  # perhaps somebody's own
 
     async def _give_back(self, conn: Any, slot: Slot) -> None:
+        since = slot.since
+        try:
+            await self._take_back(conn, slot)
+        except BaseException:
+            self._not_returned(conn, slot, since)
+            raise
+
+    def _not_returned(self, conn: Any, slot: Slot, since: float) -> None:
+        """A return was interrupted, at whatever point: nobody comes for the connection again."""
+        with self._mutex:
+            if slot.since == since and slot.conn is None:
+                conn._pool = None
+                slot.conn = conn
+                self._machine.discard(slot, monotonic(), "return interrupted")
+        self._recover()
+
+    async def _take_back(self, conn: Any, slot: Slot) -> None:
         conn._pool = None
         if slot.state is State.GONE:  # inherited across a fork
             rt.close(conn)
@@ -249,9 +263,6 @@ class AsyncLending(AsyncEngine[ACT]):
         except RuntimeError as ex:  # no thread for the job
             logger.warning("pool %r: no reset: %s", self.name, _brief(ex))
             return self._discard(slot, conn, "not reset")
-        except BaseException:
-            self._recover()
-            raise
         if waiter is not None:
             waiter.wake()
         self._perform()
@@ -274,13 +285,14 @@ class AsyncLending(AsyncEngine[ACT]):
     def _discard(self, slot: Slot, conn: Any, why: str) -> None:
         """The owner gives up a connection that must not be lent again."""
         dead = conn.pgconn.transaction_status == UNKNOWN
-        conn._pool = None
         try:
             with self._mutex:
+                conn._pool = None
                 slot.conn = conn
                 self._machine.discard(slot, monotonic(), why, dead=dead)
         except BaseException:
             with self._mutex:
+                slot.conn = conn
                 self._machine.discard(slot, monotonic(), why, dead=dead)
             self._recover()
             raise

@@ -33,12 +33,11 @@ class Lease(Generic[CT]):
     def __enter__(self) -> CT:
         pool = self._pool
         now = monotonic()
-        waiter: Any
-        conn: Any
         if not pool._direct or self._timeout is not None:
             return self._enter()
         machine = pool._machine
-        conn = waiter = None
+        conn: Any = None
+        waiter: Any = None
         try:
             with pool._mutex:
                 machine.requests += 1
@@ -49,20 +48,20 @@ class Lease(Generic[CT]):
                 else:
                     conn = slot.conn
                     slot.conn = None
-        except BaseException:
-            pool._recover(waiter)
-            raise
-        if slot is None:
-            slot, conn = pool._granted(waiter, pool._patience)
             if slot is None:
-                slot, conn = pool._obtain(pool._patience, waiter.deadline, None, None)
-        elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
-            slot, conn = pool._obtain(pool._patience, now + pool._patience, slot, conn)
-        self._slot = slot
-        self._since = slot.since
-        self._conn = conn
-        conn._pool = pool
-        return conn  # type: ignore[no-any-return]
+                slot, conn = pool._granted(waiter, pool._patience)
+                if slot is None:
+                    slot, conn = pool._obtain(pool._patience, waiter.deadline, None, None)
+            elif now - slot.checked_at >= pool._peek_after and not pool._fit(slot, conn, now):
+                slot, conn = pool._obtain(pool._patience, now + pool._patience, slot, conn)
+            self._slot = slot
+            self._since = slot.since
+            self._conn = conn
+            conn._pool = pool
+            return conn  # type: ignore[no-any-return]
+        except BaseException as ex:
+            pool._not_lent(waiter, ex)
+            raise
 
     def __exit__(
         self,
@@ -74,28 +73,29 @@ class Lease(Generic[CT]):
         pool = self._pool
         conn: Any = self._conn
         slot = self._slot
-        if (
-            not pool._plain
-            or conn.pgconn.transaction_status  # other than IDLE, which is 0
-            or conn._pipeline is not None
-            or conn._tpc is not None
-            or slot.since != self._since  # returned before
-        ):
-            return pool._leave(conn, slot, self._since, exc_type, exc, traceback)
-        now = monotonic()
-        machine = pool._machine
+        since = self._since
         try:
+            if (
+                not pool._plain
+                or conn.pgconn.transaction_status  # other than IDLE, which is 0
+                or conn._pipeline is not None
+                or conn._tpc is not None
+                or slot.since != since  # returned before
+            ):
+                return pool._leave(conn, slot, since, exc_type, exc, traceback)
+            now = monotonic()
+            machine = pool._machine
             with pool._mutex:
                 conn._pool = None
                 slot.conn = conn
                 waiter = machine.give(slot, now)
+            if waiter is not None:
+                waiter.wake()
+            elif machine.effects:
+                pool._perform()
         except BaseException:
-            pool._recover()
+            pool._not_returned(conn, slot, since)
             raise
-        if waiter is not None:
-            waiter.wake()
-        elif machine.effects:
-            pool._perform()
 
     def _enter(self) -> CT:
         """Something stands in the way: a timeout, a check, somebody's own getconn."""

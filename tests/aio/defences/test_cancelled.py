@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
-from everpool import PoolClosed
+from everpool import PoolClosed, PoolTimeout
 from tests.aio.defences.measure import is_whole, request
 from tests.support.aio import eventually, scalar, sleep, spawn
 from tests.support.database import Database
@@ -29,6 +30,24 @@ pytestmark = pytest.mark.anyio
 
 SIZE = 2
 MOST_STEPS = 60
+
+
+async def test_a_connection_returned_twice_is_not_taken_from_its_next_borrower(make: Any) -> None:
+    async def borrow() -> Any:
+        return await pool.getconn(5)
+
+    async with make(1) as pool:
+        with pytest.raises(ValueError, match="returned before"):
+            async with pool.connection() as conn:
+                waiter = spawn(borrow)
+                await eventually(lambda: pool.snapshot().waiting)
+                await pool.putconn(conn)
+                assert await waiter.result() is conn
+        with pytest.raises(PoolTimeout):
+            await pool.getconn(0.05)
+        assert await scalar(conn, "select 1") == 1
+        await pool.putconn(conn)
+        await eventually(lambda: is_whole(pool, 1))
 
 
 if True:  # ASYNC
@@ -238,6 +257,8 @@ else:
                         use(pool)
                 except KeyboardInterrupt:
                     interruptions[0] += 1
+                except psycopg.Error:
+                    pass  # an interrupted query may leave its connection unusable
 
         chance = random.Random(threads)
         try:
