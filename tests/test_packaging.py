@@ -66,7 +66,7 @@ def test_metadata(wheel, metadata):
 
 def test_a_plain_install_brings_only_psycopg_and_its_pool(metadata):
     needed = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
-    assert sorted(needed) == ["psycopg-pool>=3.3", "psycopg>=3.3"]
+    assert sorted(needed) == ["psycopg-pool>=3.3.1", "psycopg>=3.3.6"]
 
 
 def test_the_command_is_installed(wheel):

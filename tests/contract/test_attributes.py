@@ -41,6 +41,7 @@ CLASS_ATTRIBUTES = {
     "__doc__": (OVERRIDDEN, "describes everpool's class"),
     "__enter__": (OVERRIDDEN, "opens everpool's engine"),
     "__exit__": (OVERRIDDEN, "closes everpool's engine"),
+    "__firstlineno__": (KEPT, "the machinery of classes, since Python 3.13"),
     "__init__": (
         OVERRIDDEN,
         "takes everpool's own settings too, and starts nothing of the original",
@@ -49,6 +50,7 @@ CLASS_ATTRIBUTES = {
     "__orig_bases__": (KEPT, "typing"),
     "__parameters__": (KEPT, "typing"),
     "__repr__": (KEPT, "shows class and name"),
+    "__static_attributes__": (KEPT, "the machinery of classes, since Python 3.13"),
     "__weakref__": (KEPT, "the machinery of classes"),
     "_add_connection": (KEPT, "private, and never reached: nothing of everpool calls it"),
     "_add_to_pool": (KEPT, "private, and never reached: nothing of everpool calls it"),

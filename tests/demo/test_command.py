@@ -206,13 +206,21 @@ def _names(value: Any) -> Iterator[str]:
 def _servers(pid: int) -> list[int]:
     """What runs below *pid*, once a PostgreSQL server that accepts connections is part of it."""
     below = _children(pid)
-    names = [Path(f"/proc/{child}/comm").read_text().strip() for child in below]
+    names = [_read(f"/proc/{child}/comm").strip() for child in below]
     return below if names.count("postgres") > 4 else []
 
 
 def _children(pid: int) -> list[int]:
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for child in _read(f"{task}/children").split():
             found += [int(child), *_children(int(child))]
     return found
+
+
+def _read(path: str) -> str:
+    """A file about a process, which may end at any moment."""
+    try:
+        return Path(path).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -311,7 +311,12 @@ class Supply(Table):
     def _sacrifice(self, now: float) -> None:
         """The pool is full of silent connections: the one silent longest gives its place."""
         suspects = [slot for slot in self.slots if slot.state is State.SUSPECT]
-        self._retire(min(suspects, key=lambda slot: slot.sent_at), now, "silent, place needed")
+        slot = min(suspects, key=lambda slot: slot.sent_at)
+        if slot.sent_at <= self._answered:  # proven: given up in a moment anyway
+            slot.why = SILENCE
+            self.hung_up(slot, now)
+        else:
+            self._retire(slot, now, "silent, place needed")
 
     # -- refusing -----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ if True:  # ASYNC
             assert [type(ex) for ex in errors] == [RuntimeError] * 3
             for ex in errors:
                 assert repr(own) in str(ex)
-                assert str(ex).count("EventLoop") == 2
+                assert str(ex).count("Loop running") == 2
             await eventually(lambda: is_whole(pool, 2))
             await request(pool)
 
