@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import threading
@@ -12,7 +13,7 @@ from time import monotonic
 from time import sleep as sleep
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from psycopg import Connection, waiting
 from psycopg import errors as e
@@ -148,8 +149,10 @@ class Crew:
         self._changed = threading.Condition()
         self._idle = 0
         self._dismissed = False
+        self._ended = False
         self._threads: set[threading.Thread] = set()
         self._count = 0
+        _crews.add(self)
 
     def submit(self, call: Callable[..., None], *args: Any) -> Job:
         """Run ``call(*args, job)`` soon.
@@ -158,6 +161,8 @@ class Crew:
         """
         job = Job(call, args)
         with self._changed:
+            if self._ended:
+                raise RuntimeError("the interpreter is ending")
             self._jobs.append(job)
             if self._idle >= len(self._jobs) or len(self._threads) >= self.most:
                 self._changed.notify()
@@ -172,6 +177,12 @@ class Crew:
                 raise
             self._threads.add(thread)
         return job
+
+    def end(self) -> None:
+        """Start no thread any more; return when none is being started."""
+        if self._changed.acquire(timeout=1.0):
+            self._ended = True
+            self._changed.release()
 
     def dismiss(self) -> list[threading.Thread]:
         """Let the threads end when all jobs are done; return them."""
@@ -197,6 +208,16 @@ class Crew:
         finally:  # also when a callback ended the thread
             with self._changed:
                 self._threads.discard(threading.current_thread())
+
+
+_crews: WeakSet[Crew] = WeakSet()
+
+
+@atexit.register
+def _end_crews() -> None:
+    # A thread that begins while the interpreter ends can crash it (seen on CPython 3.11.2).
+    for crew in list(_crews):
+        crew.end()
 
 
 class Background:
