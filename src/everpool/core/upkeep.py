@@ -13,7 +13,7 @@ from .effects import Abandon
 from .events import Slept
 from .policy import Policy
 from .queue import Refusal
-from .slot import Event, State
+from .slot import Event, Slot, State
 from .supply import SILENCE, Supply
 from .table import PRESENT
 
@@ -188,17 +188,19 @@ class Upkeep(Supply):
     def _keep_alive(self, now: float) -> None:
         interval = self.policy.keepalive
         soon = now + min(COALESCE, interval / 16)
-        due, again = [], now + interval / 8  # those now lent come back unseen
+        due: list[tuple[float, int, Slot]] = []
+        again = now + interval / 8  # those now lent come back unseen
         for slot in self.idle:
             when = max(slot.since, slot.heard_at) + slot.keepalive
             if when <= soon:
-                due.append(slot)
+                due.append((when, slot.number, slot))
             else:
                 again = min(again, when)
         # At most half of those at rest, so that a caller finds one that is not under test.
         testing = self.tally[State.TESTING]
         room = max(1, (len(self.idle) + testing) // 2) - testing
-        for slot in due[: max(0, room)]:
+        # Longest due first: in the order of rest the last would starve where room is short.
+        for _, _, slot in sorted(due)[: max(0, room)]:
             self.idle.remove(slot)
             self._ping(slot, now)
         self._ping_at = again if len(due) <= room else now + PAUSE
