@@ -12,7 +12,15 @@ from ._async.null_pool import AsyncNullConnectionPool
 from ._async.pool import AsyncConnectionPool
 from ._sync.null_pool import NullConnectionPool
 from ._sync.pool import ConnectionPool
-from .errors import PoolClosed, PoolTimeout, PoolUnavailable, TooManyRequests
+from .core.health import Health
+from .errors import (
+    PoolClosed,
+    PoolSaturated,
+    PoolTimeout,
+    PoolUnavailable,
+    Refused,
+    TooManyRequests,
+)
 from .snapshot import Death, Snapshot
 
 __version__ = "0.1.0"
@@ -22,10 +30,13 @@ __all__ = [
     "AsyncNullConnectionPool",
     "ConnectionPool",
     "Death",
+    "Health",
     "NullConnectionPool",
     "PoolClosed",
+    "PoolSaturated",
     "PoolTimeout",
     "PoolUnavailable",
+    "Refused",
     "Snapshot",
     "TooManyRequests",
 ]

@@ -2,17 +2,92 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-__all__ = ["PoolClosed", "PoolTimeout", "PoolUnavailable", "TooManyRequests"]
+__all__ = [
+    "PoolClosed",
+    "PoolSaturated",
+    "PoolTimeout",
+    "PoolUnavailable",
+    "Refused",
+    "TooManyRequests",
+]
 
 
-class PoolUnavailable(PoolTimeout):
-    """The database rejects the pool's connections, and waiting would not help.
+class Refused(Exception):
+    """What every error of a request for a connection is, besides psycopg_pool's.
 
-    Raised at once, instead of after the timeout, while no connection exists and the server
-    (or libpq) gave a reason that only a person can mend: a wrong password, a missing role or
-    database, TLS refused. The pool goes on trying, ever more rarely, at most every 30 s.
+    :ivar code: for programs: ``"timeout"``, ``"saturated"``, ``"full"`` (``max_waiting``),
+        ``"down"``, ``"rejected"`` or ``"closed"``.
+    :ivar retry_after: seconds after which asking again makes sense; 0 if it never does.
+    :ivar picture: the pool at that moment, in one line. It may name hosts and users.
     """
 
     __module__ = "everpool"
+
+    code = ""
+    retry_after = 0.0
+    picture = ""
+
+    def explained(self, code: str, retry_after: float, picture: str) -> Refused:
+        """Fill in what the attributes say; return the exception."""
+        self.code, self.retry_after, self.picture = code, retry_after, picture
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refused, (self.code, str(self), self.retry_after, self.picture)
+
+
+class PoolUnavailable(Refused, PoolTimeout):
+    """The database cannot be reached or rejects the pool's connections: waiting is no use.
+
+    Raised at once, instead of after the timeout, while no connection exists and the server (or
+    libpq) gave a reason that only a person can mend: a wrong password, a missing role or
+    database, TLS refused. The pool goes on trying, ever more rarely, at most every 30 s.
+
+    Under ``when_down="fail"`` also while the server is away.
+    """
+
+    __module__ = "everpool"
+
+
+class PoolSaturated(Refused, PoolTimeout):
+    """At the pace at which connections come back, the caller's turn would come too late.
+
+    Raised at once, while every connection has been in use for a second or longer and the
+    queue would need twice the time that the caller has.
+    """
+
+    __module__ = "everpool"
+
+
+# Their names are those they are caught by.
+
+
+class _Late(Refused, PoolTimeout):
+    __module__, __qualname__ = "everpool", "PoolTimeout"
+
+
+class _Full(Refused, TooManyRequests):
+    __module__, __qualname__ = "everpool", "TooManyRequests"
+
+
+class _Closed(Refused, PoolClosed):
+    __module__, __qualname__ = "everpool", "PoolClosed"
+
+
+_CLASSES: dict[str, type[Refused]] = {
+    "timeout": _Late,
+    "saturated": PoolSaturated,
+    "full": _Full,
+    "down": PoolUnavailable,
+    "rejected": PoolUnavailable,
+    "closed": _Closed,
+}
+
+
+def refused(code: str, message: str, retry_after: float, picture: str) -> Refused:
+    """The exception for a refusal of the core's."""
+    return _CLASSES[code](message).explained(code, retry_after, picture)

@@ -23,7 +23,7 @@ class PlainMachine(Machine):
         return None
 
     def give(self, slot: Slot, now: float) -> Waiter | None:
-        self.used += now - slot.since
+        self._held(now - slot.since)
         if slot.state is not State.LENT:
             self.discard(slot, now)
             self._refill(now)

@@ -250,8 +250,10 @@ class World:
                     )
             case ReconnectFailed():
                 self.callbacks.append(self.now)
-            case Tell(happening):
-                self.told.append((self.now, happening))
+            case Tell():
+                happenings = self.machine.happenings
+                while happenings:
+                    self.told.append((self.now, happenings.popleft()))
             case _:
                 raise AssertionError(f"unknown effect {effect!r}")
 

@@ -227,7 +227,7 @@ class TestQueue:
         a, b, c = waiter(5.0), waiter(3.0), waiter(4.0)
         for one in (a, b, c):
             queue.join(one)
-        b.refusal = Refusal("timeout", "")
+        b.refusal = Refusal("timeout", "", 0.0)
         queue.live, queue.soonest = 99, inf
         queue.rebuild()
         assert queue.waiting() == [a, c] and queue.live == 2 and queue.soonest == 4.0

@@ -21,7 +21,7 @@ from .. import ping
 from ..core.queue import Refusal
 from ..core.slot import Slot, State
 from ..core.verdict import Cause
-from ..errors import PoolClosed, PoolTimeout, PoolUnavailable, TooManyRequests
+from ..errors import Refused, refused
 from ..runtime import aio as rt
 from ..watch import DEAD
 from .engine import IDLE, INERROR, INTRANS, UNKNOWN, AsyncEngine, _brief, _reset_job
@@ -33,12 +33,11 @@ logger = logging.getLogger("everpool")
 CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
-_REFUSALS = (PoolTimeout, PoolClosed, TooManyRequests)
-
 
 class AsyncLending(AsyncEngine[ACT]):
     _check: Any
     _closed: bool
+    _loans: bool  # whether somebody wants to hear of each loan
 
     # -- lending ------------------------------------------------------------------------------
 
@@ -61,7 +60,7 @@ class AsyncLending(AsyncEngine[ACT]):
                     slot = None  # found dead: the next one, at once
                 if slot is None:
                     with self._mutex:
-                        slot = machine.take(now)
+                        slot = None if machine.paused_at is not None else machine.take(now)
                         if slot is None:
                             waiter = rt.Waiter(now, deadline)
                             machine.acquire(waiter, now)
@@ -96,7 +95,7 @@ class AsyncLending(AsyncEngine[ACT]):
 
     def _not_lent(self, waiter: rt.Waiter | None, ex: BaseException) -> None:
         """Something stopped one who wanted a connection: our refusal, or an interruption."""
-        if not isinstance(ex, _REFUSALS):
+        if not isinstance(ex, Refused):
             self._recover(waiter)
 
     def _fit(self, slot: Slot, conn: Any, now: float) -> bool:
@@ -156,24 +155,26 @@ class AsyncLending(AsyncEngine[ACT]):
             raise
         if waiter.slot is not None:  # granted at the last moment
             return await self._granted(waiter, timeout)
-        refusal = waiter.refusal or Refusal("timeout", machine.picture(monotonic()))
-        raise self._refusal(refusal, timeout)
+        raise self._refusal(waiter.refusal or machine.late(monotonic()), timeout)
 
-    def _refusal(self, refusal: Refusal, timeout: float) -> Exception:
+    def _refusal(self, refusal: Refusal, timeout: float) -> Refused:
         """The exception for a refusal of the core's."""
-        text = refusal.text
-        if refusal.code == "timeout":
-            return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {text}")
-        if refusal.code == "rejected":
-            return PoolUnavailable(f"the pool {self.name!r} cannot connect: {text}")
-        if refusal.code == "full":
-            return TooManyRequests(f"the pool {self.name!r} has already {text}")
-        return PoolClosed(f"the pool {self.name!r} is closed")
+        code, text = refusal.code, refusal.text
+        message = {
+            "timeout": f"couldn't get a connection after {timeout:.2f} sec: {text}",
+            "saturated": f"the pool {self.name!r} is saturated: {text}",
+            "full": f"the pool {self.name!r} has already {text}",
+            "down": f"the pool {self.name!r} cannot connect: {text}",
+            "rejected": f"the pool {self.name!r} cannot connect: {text}",
+            "closed": f"the pool {self.name!r} is closed",
+        }[code]
+        picture = text if code == "timeout" else self._machine.picture(monotonic())
+        return refused(code, message, refusal.retry_after, picture)
 
-    def _too_late(self, timeout: float) -> PoolTimeout:
+    def _too_late(self, timeout: float) -> Refused:
         self._machine.errors += 1
-        picture = self._machine.picture(monotonic())
-        return PoolTimeout(f"couldn't get a connection after {timeout:.2f} sec: {picture}")
+        self._machine.refusals["timeout"] += 1
+        return self._refusal(self._machine.late(monotonic()), timeout)
 
     async def _checked(self, slot: Slot, conn: Any, deadline: float) -> bool:
         """Run the user's ``check``; discard the connection if it fails."""
@@ -234,6 +235,10 @@ class AsyncLending(AsyncEngine[ACT]):
 
     async def _take_back(self, conn: Any, slot: Slot) -> None:
         conn._pool = None
+        if self._loans:
+            now = monotonic()
+            with self._mutex:
+                self._machine.returned(slot, now - slot.since, now)
         if slot.state is State.GONE:  # inherited across a fork
             rt.close(conn)
             return None
@@ -245,10 +250,10 @@ class AsyncLending(AsyncEngine[ACT]):
             if not self._closed:
                 logger.warning("discarding closed connection: %s", conn)
             self._machine.bad_returns += 1
-            return self._discard(slot, conn, "returned broken")
+            return self._discard(slot, conn, "returned broken", returned=True)
         if status != IDLE or pgconn.pipeline_status != PipelineStatus.OFF:
             logger.warning("closing returned connection: %s", conn)
-            return self._discard(slot, conn, "returned while in use")
+            return self._discard(slot, conn, "returned while in use", returned=True)
         now = monotonic()
         waiter: Any = None
         background = self._background
@@ -262,7 +267,7 @@ class AsyncLending(AsyncEngine[ACT]):
                     background.work(_reset_job, ref(self), slot)
         except RuntimeError as ex:  # no thread for the job
             logger.warning("pool %r: no reset: %s", self.name, _brief(ex))
-            return self._discard(slot, conn, "not reset")
+            return self._discard(slot, conn, "not reset", returned=True)
         if waiter is not None:
             waiter.wake()
         self._perform()
@@ -278,18 +283,18 @@ class AsyncLending(AsyncEngine[ACT]):
             logger.warning("rollback failed: %s. Discarding connection %s", _brief(ex), conn)
             return UNKNOWN
         except BaseException:
-            self._discard(slot, conn, "rollback interrupted")
+            self._discard(slot, conn, "rollback interrupted", returned=True)
             raise
         return conn.pgconn.transaction_status
 
-    def _discard(self, slot: Slot, conn: Any, why: str) -> None:
+    def _discard(self, slot: Slot, conn: Any, why: str, *, returned: bool = False) -> None:
         """The owner gives up a connection that must not be lent again."""
         dead = conn.pgconn.transaction_status == UNKNOWN
         try:
             with self._mutex:
                 conn._pool = None
                 slot.conn = conn
-                self._machine.discard(slot, monotonic(), why, dead=dead)
+                self._machine.discard(slot, monotonic(), why, dead=dead, returned=returned)
         except BaseException:
             with self._mutex:
                 slot.conn = conn

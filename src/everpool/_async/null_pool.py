@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -14,6 +14,7 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
+from ..core.policy import LEAK_AFTER
 from .pool import AsyncConnectionPool
 
 
@@ -51,6 +52,8 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         connect_timeout: float | None = None,
         callback_timeout: float = 10.0,
         tcp_settings: bool = True,
+        leak_after: float = LEAK_AFTER,
+        when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         super().__init__(
             conninfo,
@@ -73,6 +76,8 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
+            leak_after=leak_after,
+            when_down=when_down,
         )
 
     async def check(self) -> None:

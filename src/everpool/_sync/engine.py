@@ -10,7 +10,7 @@ that connect and reset. Everything here runs outside the mutex except the calls 
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from random import random
@@ -27,13 +27,13 @@ from .. import ping
 from ..clock import SuspendClock
 from ..conninfo import prepare, redact
 from ..core import effects as order
-from ..core import events
 from ..core.machine import Machine
 from ..core.policy import Policy
 from ..core.slot import Slot, State
 from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
 from ..runtime import threads as rt
+from ..subscriptions import Hub
 from ..watch import DEAD, Link, Watch
 
 logger = logging.getLogger("everpool")
@@ -45,9 +45,6 @@ INERROR = TransactionStatus.INERROR
 
 # The background's next turn after an internal error: soon, but not in a loop.
 AFTER_ERROR = 0.1
-
-# Deaths remembered for people, newest last.
-REMEMBERED = 200
 
 
 class Guard:
@@ -69,6 +66,7 @@ class Engine(Generic[CT]):
     kwargs: Any
     connection_class: type[CT]
     _configure: Any
+    _hub: Hub
     _forked = False  # in a child that has not used the pool yet
     _reset: Any
 
@@ -84,8 +82,8 @@ class Engine(Generic[CT]):
         self._resetting: set[Slot] = set()
         self._vanished: deque[Slot] = deque()
         self._clock = SuspendClock()
-        self._cuts: deque[tuple[float, events.Cut]] = deque(maxlen=REMEMBERED)
-        self._cut_counts: Counter[str] = Counter()
+        self._probing = False  # whether the background's next turn is to look for news
+        self._turned_at = self._due = monotonic()  # the background's last turn, and its next
 
     def _start(self) -> None:
         self._watch = Watch()
@@ -102,6 +100,7 @@ class Engine(Generic[CT]):
         with self._mutex:
             self._machine.close(monotonic())
         self._perform()
+        self._hub.write(inf)
         background, self._background = self._background, None
         return background.stop() if background else []
 
@@ -223,12 +222,11 @@ class Engine(Generic[CT]):
             background.work(_reconnect_failed_job, ref(self))
 
     def _order_tell(self, effect: order.Tell) -> None:
-        happening = effect.happening
-        if isinstance(happening, events.Cut):
-            self._cuts.append((monotonic(), happening))
-            self._cut_counts[happening.cause.kind] += 1
-        level, text, *values = _words(happening)
-        logger.log(level, "pool %r: " + text, self.name, *values)
+        hub, background = self._hub, self._background
+        for subscription in hub.publish(self._machine.happenings):
+            hub.dispatch(subscription, background.spawn if background else None)
+        if background is not None:
+            background.alarm(hub.log_due)
 
     _ORDERS: ClassVar[dict[type, Callable[[Engine[Any], Any], None]]] = {
         order.Open: _order_open,
@@ -265,11 +263,20 @@ class Engine(Generic[CT]):
                 with self._mutex:
                     machine.slept(gap, now)
             self._fire_guards(now)
+            if self._probing:
+                self._probing = False
+                with self._mutex:
+                    machine.probe(now)
             if now >= machine.next_wake:
                 with self._mutex:
                     machine.tick(now)
             self._perform()
-            return min([machine.next_wake, *(guard.deadline for guard in list(self._guards))])
+            if now >= self._hub.log_due:
+                self._hub.write_aside(now)
+            guards = (guard.deadline for guard in list(self._guards))
+            self._turned_at = now
+            self._due = min([machine.next_wake, self._hub.log_due, *guards])
+            return self._due
         except Exception:
             # The background must outlive any mistake of ours: rebuild, and say so.
             logger.exception("pool %r: internal error in the background", self.name)
@@ -535,25 +542,3 @@ def _told(ex: BaseException) -> str:
             return f"{ex.sqlstate}: {ex.diag.message_primary or type(ex).__name__}"
         return str(ex)
     return f"{type(ex).__name__}: {ex}"
-
-
-def _words(happening: events.Happening) -> tuple[Any, ...]:
-    """A happening for the log: level, text, values."""
-    if isinstance(happening, events.Cut):
-        level = logging.WARNING if happening.lent else logging.INFO
-        text = "connection %s %s: %s, after %.1f s of silence at the age of %.1f s"
-        how = "was cut while lent" if happening.lent else "was cut while idle, and is replaced"
-        silent, age = happening.silent_for, happening.age
-        return level, text, happening.number, how, happening.cause, silent, age
-    if isinstance(happening, events.OpenFailed):
-        text = "error connecting: %s (%s; next attempt in %.2f s at the earliest)"
-        return logging.WARNING, text, happening.text, happening.trouble.value, happening.retry_in
-    if isinstance(happening, events.Recovered):
-        return logging.WARNING, "connected again after %.1f s", happening.down_for
-    if isinstance(happening, events.Retired):
-        text = "connection %s closed at the age of %.1f s: %s"
-        return logging.DEBUG, text, happening.number, happening.age, happening.why
-    if isinstance(happening, events.Slept):
-        text = "this process stood still (%.1f s suspended): all connections are tested"
-        return logging.WARNING, text, happening.seconds
-    return logging.DEBUG, "connection %s opened in %.3f s", happening.number, happening.took

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import psycopg_pool
 from psycopg import Connection
@@ -17,6 +17,7 @@ from psycopg_pool.abc import (
     KwargsParam,
 )
 
+from ..core.policy import LEAK_AFTER
 from .pool import ConnectionPool
 
 
@@ -54,6 +55,8 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         connect_timeout: float | None = None,
         callback_timeout: float = 10.0,
         tcp_settings: bool = True,
+        leak_after: float = LEAK_AFTER,
+        when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         super().__init__(
             conninfo,
@@ -76,6 +79,8 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
+            leak_after=leak_after,
+            when_down=when_down,
         )
 
     def check(self) -> None:

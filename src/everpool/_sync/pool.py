@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, cast, get_origin
+from typing import Any, Literal, Self, cast, get_origin
 
 import psycopg_pool
 from psycopg import Connection
@@ -25,18 +25,23 @@ from psycopg_pool.abc import (
 )
 
 from .. import fork
-from ..core.policy import build, check_sizes
-from ..core.queue import Refusal
+from ..core.events import Happening
+from ..core.health import Condition, Health, Vitals, judge
+from ..core.policy import LEAK_AFTER, build, check_sizes
 from ..core.slot import State
-from ..errors import PoolTimeout
+from ..errors import refused
 from ..runtime import threads as rt
 from ..snapshot import Snapshot
+from ..subscriptions import Hub, Listener, Subscription, is_async
 from .lease import Lease
 from .lending import Lending
 
 logger = logging.getLogger("everpool")
 
 _new = object.__new__
+
+# A pool that is being closed waits so long for its listeners to hear of it.
+LISTENERS_GRACE = 1.0
 
 
 class _Setting:
@@ -85,6 +90,10 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
     :param tcp_settings: add ``keepalives_idle=30 keepalives_interval=10 keepalives_count=3
         tcp_user_timeout=30000`` to each connect over TCP, except those that conninfo,
         environment or service file set.
+    :param leak_after: tell (once) of a connection that has been lent for so long. Default 600.
+    :param when_down: what callers get while nothing can be lent because the database cannot be
+        reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
+        with the cause, as soon as an attempt to connect has failed.
 
     :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
     :raises TypeError: a setting is of the wrong kind, or unknown.
@@ -101,6 +110,19 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
     _pool = _View(lambda pool: deque(slot.conn for slot in pool._machine.idle))
     _waiting = _View(lambda pool: deque(pool._machine.queue.waiting()))
     _nconns = _View(lambda pool: pool._machine.counted)
+
+    _COUNTERS = (
+        psycopg_pool.ConnectionPool._REQUESTS_NUM,
+        psycopg_pool.ConnectionPool._REQUESTS_QUEUED,
+        psycopg_pool.ConnectionPool._REQUESTS_WAIT_MS,
+        psycopg_pool.ConnectionPool._REQUESTS_ERRORS,
+        psycopg_pool.ConnectionPool._USAGE_MS,
+        psycopg_pool.ConnectionPool._RETURNS_BAD,
+        psycopg_pool.ConnectionPool._CONNECTIONS_NUM,
+        psycopg_pool.ConnectionPool._CONNECTIONS_MS,
+        psycopg_pool.ConnectionPool._CONNECTIONS_ERRORS,
+        psycopg_pool.ConnectionPool._CONNECTIONS_LOST,
+    )
 
     _pooled = True
 
@@ -133,6 +155,8 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         connect_timeout: float | None = None,
         callback_timeout: float = 10.0,
         tcp_settings: bool = True,
+        leak_after: float = LEAK_AFTER,
+        when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         self._closed = True
         policy = build(
@@ -152,6 +176,8 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
+            leak_after=leak_after,
+            when_down=when_down,
             pooled=self._pooled,
         )
         self._assemble(policy)
@@ -176,6 +202,9 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             num_workers=num_workers,
         )
         self._reconnect_failed = reconnect_failed
+        self._hub = Hub(self.name)
+        self._changed: set[str] = set()  # settings changed since
+        self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if open is None:
             open = self._open_implicit = True
@@ -187,11 +216,15 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         if background is not None:
             self._background = None
             background.drop()
+            self._hub.dismiss()
 
     def _set(self, name: str, value: Any) -> None:
         """Change one setting."""
+        if value == getattr(self._policy, name):
+            return  # as when psycopg_pool's own constructor sets it
         policy = replace(self._policy, **{name: value})
         self._policy = policy
+        self._changed.add(name)
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
@@ -210,6 +243,9 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             connection.rollback,
         )
         in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+        in_use = in_use and self._machine.paused_at is None
+        self._loans = self._hub.wants_loans
+        doors = doors and not self._loans
         self._direct = in_use and doors and self._check is None and not self._own_enter
         self._plain = doors and plain_exit and self._reset is None
         self._peek_after = self._policy.peek_after
@@ -249,7 +285,10 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             return
         self._closed = True
         self._direct = False
-        rt.finish(self._stop(), timeout)
+        stopping = self._stop()
+        listeners = self._hub.dismiss()
+        rt.finish(stopping, timeout)
+        rt.linger(listeners, min(timeout, LISTENERS_GRACE))
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are ready.
@@ -273,10 +312,11 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             logger.info("pool %r is ready to use", self.name)
             return
         if refusal is None:
-            refusal = Refusal("timeout", self._machine.picture(monotonic()))
+            refusal = self._machine.late(monotonic())
         self.close()
         if refusal.code == "timeout":
-            raise PoolTimeout(f"pool initialization incomplete after {timeout} sec: {refusal.text}")
+            message = f"pool initialization incomplete after {timeout} sec: {refusal.text}"
+            raise refused("timeout", message, refusal.retry_after, refusal.text)
         raise self._refusal(refusal, timeout)
 
     def __enter__(self) -> Self:
@@ -303,8 +343,12 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         As in psycopg_pool: wait at most ``timeout`` seconds (default: the pool's); on leaving,
         commit, or roll back after an error, and return the connection.
 
+        All that is raised is `Refused`, and tells when asking again makes sense.
+
         :raises PoolTimeout: no connection could be had in time; the message says why.
-        :raises PoolUnavailable: the database rejects the pool's connections.
+        :raises PoolSaturated: the queue is so long that it could not be had in time.
+        :raises PoolUnavailable: the database rejects the pool's connections, or cannot be
+            reached (under ``when_down="fail"``).
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
         """
@@ -321,8 +365,13 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             timeout = self._policy.timeout
         if timeout <= 0:
             raise self._too_late(timeout)
-        _, conn = self._obtain(timeout, monotonic() + timeout, None, None)
+        asked_at = monotonic()
+        slot, conn = self._obtain(timeout, asked_at + timeout, None, None)
         conn._pool = self
+        if self._loans:
+            with self._mutex:
+                self._machine.lent(slot, asked_at, slot.since)
+            self._perform()
         return cast(CT, conn)
 
     def putconn(self, conn: CT) -> None:
@@ -369,6 +418,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         check_sizes(min_size, max_size, self._pooled)
         logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
         self._min_size, self._max_size = min_size, max_size
+        self._changed |= {"min_size", "max_size"}
         self._policy = replace(self._policy, min_size=min_size, max_size=max_size)
         with self._mutex:
             self._machine.change(self._policy, monotonic())
@@ -380,11 +430,80 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             self._machine.drain(monotonic())
         self._perform()
 
+    def pause(self) -> None:
+        """Lend nothing until `resume`: who comes waits, within his timeout; what returns rests.
+
+        For work on the database that must not be disturbed, and cannot disturb.
+        """
+        with self._mutex:
+            self._machine.pause(monotonic())
+        self._read_fast_paths()
+        self._perform()
+
+    def resume(self) -> None:
+        """End a `pause`."""
+        with self._mutex:
+            self._machine.resume(monotonic())
+        self._read_fast_paths()
+        self._perform()
+
     # -- what can be known --------------------------------------------------------------------
+
+    def subscribe(self, listener: Listener, *kinds: type[Happening]) -> Subscription:
+        """Have happenings told, in their order, to a function that takes one.
+
+        A plain function is called in a thread of its own, a coroutine function (of an async
+        pool) in the event loop. The pool never waits for it: what it is too slow for is
+        dropped and counted in the subscription, what it raises is logged.
+
+        :param kinds: types out of `everpool.events`; default: all but `Lent` and `Returned`.
+            Those two cost every checkout some microseconds while anybody subscribes to them.
+        :returns: the subscription, a context manager; `Subscription.close` ends it.
+        :raises TypeError: the listener is no function, or a kind none of happening.
+        """
+        if is_async(listener):
+            raise TypeError("a coroutine function can only listen to an async pool")
+        subscription = self._hub.add(listener, kinds)
+        self._read_fast_paths()
+        return subscription
+
+    def health(self) -> Health:
+        """How the pool is, and what follows. Reads memory only, from any thread; never waits.
+
+        What is known of the database may be old when the pool rests; then the background
+        pings one connection, however many ask.
+        """
+        now = monotonic()
+        background = self._background
+        if background is not None and self._machine.stale(now):
+            self._probing = True
+            background.nudge(now)
+        return judge(self.name, self._vitals(now))
+
+    def _vitals(self, now: float) -> Vitals:
+        vitals = self._machine.vitals(now, self._late(now))
+        if self._closed:
+            condition = Condition.CLOSED if self._opened else Condition.NEW
+            vitals = replace(vitals, condition=condition)
+        return vitals
+
+    def _late(self, now: float) -> float:
+        """How late the background is, in seconds."""
+        background = self._background
+        if background is None:
+            return 0.0
+        if not background.alive:
+            return inf
+        return max(0.0, now - max(self._due, self._turned_at))
 
     def get_stats(self) -> dict[str, int]:
         """Counters and sizes, with psycopg_pool's keys."""
+        forgotten = self._forgotten
+        return {key: value - forgotten.get(key, 0) for key, value in self._count().items()}
+
+    def _count(self) -> dict[str, int]:
         machine = self._machine
+        waited = machine.waited + machine.waited_in_vain - machine.waited_alone
         return {
             self._POOL_MIN: self._min_size,
             self._POOL_MAX: self._max_size,
@@ -393,7 +512,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             self._REQUESTS_WAITING: machine.waiting,
             self._REQUESTS_NUM: machine.requests,
             self._REQUESTS_QUEUED: machine.queued,
-            self._REQUESTS_WAIT_MS: int(1000 * machine.waited),
+            self._REQUESTS_WAIT_MS: int(1000 * waited),
             self._REQUESTS_ERRORS: machine.errors,
             self._USAGE_MS: int(1000 * machine.used),
             self._RETURNS_BAD: machine.bad_returns,
@@ -407,13 +526,16 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         """As `get_stats`; the counters begin anew."""
         with self._mutex:
             stats = self.get_stats()
-            self._machine.forget_counts()
+            counts = self._count()
+            self._forgotten = {key: counts[key] for key in self._COUNTERS}
         return stats
 
     def snapshot(self) -> Snapshot:
         """What the pool knows at this moment. Reads memory only; never waits."""
+        now = monotonic()
         with self._mutex:
-            return Snapshot.of(self.name, self._machine, self._cuts, self._cut_counts)
+            vitals = self._vitals(now)
+            return Snapshot.of(self.name, self._machine, vitals, self._hub, self._changed, now)
 
     # -- fork ---------------------------------------------------------------------------------
 
@@ -431,6 +553,9 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
                 slot.link.anchor = None
         fork.bury(self._watch, sockets)
         self._assemble(self._policy)
+        parents, self._hub = self._hub, Hub(self.name)
+        self._hub.inherit(parents)
+        self._forgotten = {}
         self._direct = False
         self._forked = True
         self._lock = type(self._lock)()  # another thread may have held it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .events import Happening
 from .queue import Waiter
 from .slot import Slot
 
@@ -51,9 +50,7 @@ class ReconnectFailed:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Log it, and pass it to listeners."""
-
-    happening: Happening
+    """Tell what has happened (``happenings``, in their order) to logs and listeners."""
 
 
 Effect = Open | Abandon | Ping | Close | Wake | ReconnectFailed | Tell

@@ -12,11 +12,21 @@ common case, proven equal to the events by the property tests.
 from __future__ import annotations
 
 from .effects import Abandon, Close
+from .events import Closed, Drained, Leaked, Lent, Paused, Resumed, Returned
+from .health import RECENT, SATURATED_AFTER, Vitals
+from .histogram import BRIEF
 from .policy import Policy
 from .queue import Refusal, Waiter
 from .slot import Event, Slot, State
 from .table import IDLE, LENT
 from .upkeep import Upkeep
+
+# The queue's pace is an estimate: only who would wait twice as long as he can is refused for it.
+VAIN_MARGIN = 2.0
+
+# What is known of the database may be so old before somebody who asks for the pool's health has
+# a connection tested: about as long as a Kubernetes probe's period.
+PROBE_AFTER = 15.0
 
 
 class Machine(Upkeep):
@@ -38,11 +48,16 @@ class Machine(Upkeep):
 
     def give(self, slot: Slot, now: float) -> Waiter | None:
         """Take back a connection that needs no work; return who was given it, to be woken."""
-        self.used += now - slot.since
+        held = now - slot.since
+        self.used += held
+        if held < BRIEF:
+            self.brief_uses += 1
+        else:
+            self.uses.record(held)
         if slot.state is LENT and slot.generation == self.generation and now < slot.expires_at:
             if self.queue.live:
                 waiter = self.queue.first()
-                self.waited += now - waiter.since
+                self._served(now - waiter.since)
                 slot.since = now
                 slot.waiter = waiter
                 waiter.slot = slot
@@ -64,30 +79,47 @@ class Machine(Upkeep):
         :param limited: whether ``max_waiting`` concerns this waiter.
         """
         if self.closed:
-            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+            return self._refuse(waiter, now, Refusal("closed", "the pool is closed", 0.0))
         limit = self.policy.max_waiting
         # Who waits for the pong of a connection under test is about to be served.
         if limit and limited and self.waiting - self.tally[State.TESTING] >= limit:
             text = f"{self.waiting} requests waiting, max_waiting={limit}"
-            return self._refuse(waiter, now, Refusal("full", text))
+            return self._refuse(waiter, now, Refusal("full", text, self.retry_after(now)))
         if self.connector.trouble is not None and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
+        if self.rate and limited and (vain := self._vain(waiter, now)):
+            return self._refuse(waiter, now, vain)
         full = self.counted >= self.most
         self.queued += full or self.policy.pooled
         self.queue.join(waiter)
-        if waiter.deadline < self.next_wake:
-            self.next_wake = waiter.deadline
+        soon = min(waiter.deadline, now + SATURATED_AFTER)
+        if soon < self.next_wake:
+            self.next_wake = soon
         if not full or self.tally[State.SUSPECT]:
             self.connector.hurry(now)
             self._refill(now)
+
+    def _vain(self, waiter: Waiter, now: float) -> Refusal | None:
+        """A refusal, if the queue will not have moved so far in time: by a wide margin."""
+        wait = (self.queue.live + 1) / self.rate
+        left = waiter.deadline - now
+        if wait <= VAIN_MARGIN * left:
+            return None
+        text = (
+            f"{self.queue.live} requests wait already and {self.rate:.2g} a second are served:"
+            f" {wait:.1f} s to wait, {left:.1f} s left; {self.picture(now)}"
+        )
+        return Refusal("saturated", text, wait)
 
     def abandon(self, waiter: Waiter, now: float) -> None:
         """The waiter stops waiting (deadline, cancellation); a slot granted to it returns."""
         if self.queue.leave(waiter):
             self.errors += 1
-            self.waited += now - waiter.since
+            self.refusals["gave up" if now < waiter.deadline else "timeout"] += 1
+            self.waited_in_vain += now - waiter.since
         elif waiter.slot is not None and waiter.slot.conn is not None:
             self.errors += 1
+            self.refusals["gave up"] += 1
             slot, waiter.slot = waiter.slot, None
             slot.waiter = None
             if slot.state is LENT:
@@ -114,9 +146,11 @@ class Machine(Upkeep):
         A null pool, which keeps none, opens one connection to see whether it can.
         """
         if self.closed:
-            return self._refuse(waiter, now, Refusal("closed", "the pool is closed"))
+            return self._refuse(
+                waiter, now, Refusal("closed", "the pool is closed", 0.0), hoping=True
+            )
         if self._hopeless(now):
-            return self._refuse(waiter, now, self._rejection(now))
+            return self._refuse(waiter, now, self._rejection(now), hoping=True)
         before = self.connector.successes
         if self.policy.pooled:
             self._hope(lambda: self._sound() >= self.policy.min_size, waiter)
@@ -138,10 +172,10 @@ class Machine(Upkeep):
 
     def work(self, slot: Slot, now: float) -> bool:
         """The connection came back but needs work first; False if it is beyond that."""
-        self.used += now - slot.since
         if slot.state is not LENT:
             self.discard(slot, now)
             return False
+        self._held(now - slot.since)
         self._fire(slot, Event.WORK)
         return True
 
@@ -150,7 +184,7 @@ class Machine(Upkeep):
         if slot.state is not State.RETURNING:
             return self.discard(slot, now)
         self._fire(slot, Event.GIVE)
-        slot.heard_at = slot.checked_at = slot.since = now
+        slot.heard_at = slot.checked_at = slot.since = self.heard_at = now
         self._settle(slot, now)
         self._refill(now)
 
@@ -159,11 +193,22 @@ class Machine(Upkeep):
         self.lost += 1
         self.discard(slot, now, "", dead=True)
 
-    def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
+    def discard(
+        self,
+        slot: Slot,
+        now: float,
+        why: str = "unusable",
+        *,
+        dead: bool = False,
+        returned: bool = False,
+    ) -> None:
         """The owner is done with a connection that must not be lent again.
 
-        ``dead``: libpq itself says that the connection is over.
+        ``dead``: libpq itself says that the connection is over. ``returned``: it was a
+        borrower's, and a loan ends here.
         """
+        if returned:
+            self._held(now - slot.since)
         if slot.state in (LENT, State.RETURNING) and dead:
             self._died(slot)
         if slot.state is State.CORPSE or slot.state in (LENT, State.RETURNING):
@@ -177,7 +222,8 @@ class Machine(Upkeep):
         """The borrower dropped the connection without returning it, and it has been collected."""
         if slot.conn is None and slot.state in (LENT, State.CORPSE, State.RETURNING):
             self.bad_returns += 1
-            self.discard(slot, now, "dropped without being returned")
+            self._tell(Leaked(now, slot.number, now - slot.since, True))
+            self.discard(slot, now, "dropped without being returned", returned=True)
 
     def _give_unusual(self, slot: Slot, now: float) -> None:
         if slot.state is not LENT:
@@ -209,20 +255,106 @@ class Machine(Upkeep):
     def drain(self, now: float) -> None:
         """Replace every connection: the resting at once, the lent when they return."""
         self.drained_at = now
+        self._tell(Drained(now))
         self.generation += 1
         idle, self.idle = self.idle, []
         for slot in idle:
             self._retire(slot, now, "drained")
         self._refill(now)
 
+    def pause(self, now: float) -> None:
+        """Lend nothing more: who comes waits, what returns rests."""
+        if self.paused_at is None and not self.closed:
+            self.paused_at = now
+            self.generation += 1  # shuts the door for returns: they are not handed over
+            for slot in self.idle:
+                slot.generation = self.generation
+            self._tell(Paused(now))
+            self._judge(now)
+
+    def resume(self, now: float) -> None:
+        """Lend again, first to those who wait."""
+        if self.paused_at is None or self.closed:
+            return
+        paused_for, self.paused_at = now - self.paused_at, None
+        self._tell(Resumed(now, paused_for))
+        while self.idle and self.queue.live:
+            self._settle(self.idle.pop(), now)
+        self._refill(now)
+
     def close(self, now: float) -> None:
         """Refuse who waits, close what rests, stop what connects. Lent ones close on return."""
+        if not self.closed:
+            self._tell(Closed(now))
         self.closed = True
         self.generation += 1  # the door for returns is shut: they are closed
-        self._refuse_all(now, Refusal("closed", "the pool is closed"))
+        self._refuse_all(now, Refusal("closed", "the pool is closed", 0.0))
+        self._judge(now)
         self.idle.clear()
         for slot in list(self.slots):
             if slot.state in (IDLE, State.TESTING, State.SUSPECT):
                 self._retire(slot, now, "pool closed")
             elif slot.state in (State.OPENING, State.DISOWNED):
                 self.effects.append(Abandon(slot))
+
+    # -- what can be known --------------------------------------------------------------------
+
+    def lent(self, slot: Slot, asked_at: float, now: float) -> None:
+        """Tell of a loan; the shell does it for those who asked."""
+        self._tell(Lent(now, slot.number, now - asked_at))
+
+    def returned(self, slot: Slot, held: float, now: float) -> None:
+        """Tell of a return; the shell does it for those who asked."""
+        self._tell(Returned(now, slot.number, held))
+
+    def vitals(self, now: float, late: float) -> Vitals:
+        """The numbers that health is judged by, at the cost of reading them.
+
+        May be called without the shell's lock: each number is true, all together nearly.
+        """
+        idle = self.idle
+        try:
+            heard_at = max(self.heard_at, idle[-1].since)  # a return is news of the server
+        except IndexError:
+            heard_at = self.heard_at
+        cuts, cuts_lent = self.cuts_within(RECENT, now)
+        trouble = self.connector.trouble
+        error_at, error = self.last_error if trouble and self.last_error else (now, "")
+        return Vitals(
+            condition=self.condition,
+            since=now - self.condition_since,
+            trouble=trouble,
+            error=error,
+            error_age=now - error_at,
+            min_size=self.policy.min_size,
+            max_size=self.policy.max_size,
+            size=self.counted,
+            idle=len(idle),
+            lent=self.tally[IDLE] + self.tally[LENT] - len(idle),
+            waiting=self.waiting,
+            longest_wait=self.longest_wait(now),
+            saturated=self.saturated,
+            heard=now - heard_at,
+            late=late,
+            cuts=cuts,
+            cuts_lent=cuts_lent,
+        )
+
+    def waits_none(self) -> int:
+        """How many requests were served without queueing, since the beginning; never falls."""
+        served = self.requests - self.errors - self.queue.live
+        queued = self.brief_waits + sum(self.waits.counts)
+        self._at_once = max(self._at_once, served - queued)
+        return self._at_once
+
+    def stale(self, now: float) -> bool:
+        """Whether somebody who asks how the pool is should have a connection tested."""
+        return now - self.heard_at > PROBE_AFTER and bool(self.idle) and not self.closed
+
+    def probe(self, now: float) -> None:
+        """Have the connection that rested longest pinged, unless something is being tested.
+
+        Its answer is news of the database, so a thousand who ask cause one ping.
+        """
+        if self.stale(now) and not self.tally[State.TESTING]:
+            self._ping(self.idle.pop(0), now)

@@ -19,6 +19,10 @@ VERIFY_AFTER = 0.5
 CONNECT_TIMEOUT = 10.0
 
 
+# Ten minutes is long for a request and short for a night; told once for each loan.
+LEAK_AFTER = 600.0
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The settings of a pool. Times are seconds; ``inf`` means never.
@@ -38,6 +42,9 @@ class Policy:
         rollback of a connection returned in a transaction.
     :param tcp_settings: add TCP keepalives and ``tcp_user_timeout`` to each connect, except
         those the user has set.
+    :param leak_after: tell of a connection that has been lent for so long.
+    :param when_down: what callers get while nothing can be lent because the database cannot be
+        reached: ``"wait"`` until their timeout, or ``"fail"`` at once, with the cause.
     :param pooled: keep returned connections (False: the null pools).
     """
 
@@ -58,12 +65,17 @@ class Policy:
     connect_timeout: float = CONNECT_TIMEOUT
     callback_timeout: float = 10.0
     tcp_settings: bool = True
+    leak_after: float = LEAK_AFTER
+    when_down: str = "wait"
     pooled: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name in _LEAST:
                 _check_number(field.name, getattr(self, field.name), *_LEAST[field.name])
+            elif field.name == "when_down":
+                if self.when_down not in ("wait", "fail"):
+                    raise ValueError(f'when_down must be "wait" or "fail", not {self.when_down!r}')
             elif not isinstance(getattr(self, field.name), bool):
                 raise TypeError(
                     f"{field.name} must be True or False, not {getattr(self, field.name)!r}"
@@ -91,6 +103,7 @@ _LEAST: dict[str, tuple[float, bool, bool]] = {
     "max_connecting": (1, True, True),
     "connect_timeout": (0, False, False),
     "callback_timeout": (0, False, False),
+    "leak_after": (0, False, False),
 }
 
 

@@ -9,13 +9,17 @@ from .slot import Slot
 
 
 class Refusal:
-    """Why a waiter gets nothing: ``code`` for programs, ``text`` for people."""
+    """Why a waiter gets nothing: ``code`` for programs, ``text`` for people.
 
-    __slots__ = ("code", "text")
+    ``retry_after`` is when asking again makes sense, in seconds; 0 for never.
+    """
 
-    def __init__(self, code: str, text: str) -> None:
+    __slots__ = ("code", "retry_after", "text")
+
+    def __init__(self, code: str, text: str, retry_after: float) -> None:
         self.code = code
         self.text = text
+        self.retry_after = retry_after
 
 
 class Waiter(Protocol):

@@ -136,6 +136,7 @@ class Slot:
         "given_up_at",
         "heard_at",
         "keepalive",
+        "leaked",
         "link",
         "number",
         "opened_at",
@@ -160,6 +161,7 @@ class Slot:
         self.keepalive = 0.0  # its own jittered interval
         self.sent_at = 0.0  # when the ping in flight was sent
         self.given_up_at = 0.0  # TESTING: when it becomes suspect; SUSPECT: when given up
+        self.leaked = 0.0  # the ``since`` of the loan that has been told of as a leak
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed

@@ -8,12 +8,15 @@ The shells report what happens to connections that nobody holds (``opened``, ``o
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter, deque
 from collections.abc import Callable
 from math import inf
 
 from .connector import Connector
 from .effects import Close, Ping, ReconnectFailed, Wake
-from .events import Cut, Opened, OpenFailed, Recovered, Retired
+from .events import Cut, Opened, OpenFailed, Pinged, Recovered, Retired, StateChanged
+from .health import Condition
+from .histogram import BRIEF, Histogram
 from .policy import Policy
 from .queue import Refusal, Waiter
 from .roundtrip import RoundTrip
@@ -36,33 +39,56 @@ SILENCE = "silence"
 # A reconnect_timeout of zero would call the user's callback in a loop.
 LEAST_RECONNECT_TIMEOUT = 0.05
 
+# Who is refused is asked to come again no sooner: less would make a stampede of those refused.
+LEAST_RETRY_AFTER = 0.1
+
+# Deaths remembered to be counted: more within a minute is simply many.
+MOST_RECENT_CUTS = 500
+
 
 class Supply(Table):
     __slots__ = (
         "_answered",
         "_answered_at",
+        "_at_once",
         "_failed_until",
         "_phase",
         "_random",
+        "_recovering",
         "_renewing",
         "bad_returns",
+        "brief_uses",
+        "brief_waits",
         "closed",
+        "condition",
+        "condition_since",
         "connect_errors",
         "connecting",
         "connector",
         "connects",
+        "creations",
         "drained_at",
         "errors",
         "generation",
+        "heard_at",
         "last_error",
         "lost",
         "most",
+        "paused_at",
         "policy",
         "queued",
+        "rate",
+        "recent_cuts",
+        "refusals",
         "requests",
+        "retired",
         "roundtrip",
         "used",
+        "uses",
         "waited",
+        "waited_alone",
+        "waited_in_vain",
+        "waits",
     )
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
@@ -73,7 +99,13 @@ class Supply(Table):
         self.generation = 0  # raised with each suspicion that concerns all
         self.drained_at = -inf
         self.last_error: tuple[float, str] | None = None
-        self.forget_counts()
+        self.condition = Condition.STARTING
+        self.condition_since = now
+        self._recovering = False
+        self.paused_at: float | None = None
+        self.heard_at = -inf  # when the server was last heard, on any connection
+        self.rate = 0.0  # connections returned in a second while callers wait; 0: unknown
+        self._begin_counting()
         self.connector = Connector(self._most_at_once(), random)
         self.roundtrip = RoundTrip()
         self._random = random
@@ -83,11 +115,21 @@ class Supply(Table):
         self._renewing = False  # whether any slot may be waiting for its replacement
         self._failed_until = inf  # when the outage has lasted another reconnect_timeout
 
-    def forget_counts(self) -> None:
-        """Begin the counters of the statistics anew."""
+    def _begin_counting(self) -> None:
+        """The counters only ever grow."""
         self.requests = self.queued = self.errors = 0
-        self.waited = self.used = self.connecting = 0.0  # seconds
+        # Seconds: waited by those who were served, and by those who were not; held.
+        self.waited = self.waited_in_vain = self.used = self.connecting = 0.0
+        self.waited_alone = 0.0  # part of ``waited``: for a connection of one's own being opened
         self.connects = self.connect_errors = self.lost = self.bad_returns = 0
+        self.refusals: Counter[str] = Counter()  # by the refusal's code
+        self.retired: Counter[str] = Counter()  # connections we closed, by why
+        self.recent_cuts: deque[tuple[float, bool]] = deque(maxlen=MOST_RECENT_CUTS)
+        # How long callers waited that were served, how long they held, how long connects took.
+        # What was brief is counted apart, on the hot path; those who never queued nowhere.
+        self.waits, self.uses, self.creations = Histogram(), Histogram(), Histogram()
+        self.brief_waits = self.brief_uses = 0
+        self._at_once = 0
 
     # -- connecting ---------------------------------------------------------------------------
 
@@ -98,6 +140,8 @@ class Supply(Table):
         trouble, down_since = self.connector.trouble, self.connector.down_since
         self.connector.succeeded(took)
         self.connecting += took
+        self.creations.record(took)
+        self.heard_at = now
         self.roundtrip.seed(took / 4)  # a connect is about four round trips
         slot.opened_at = slot.since = slot.heard_at = slot.checked_at = now
         slot.why = ""
@@ -105,14 +149,14 @@ class Supply(Table):
         slot.expires_at = now + self._lifetime()
         slot.keepalive = self._keepalive()
         self._fire(slot, Event.OPENED)
-        self._tell(Opened(slot.number, took))
+        self._tell(Opened(now, slot.number, took))
         if trouble is not None:
             self._failed_until = inf
-            self._tell(Recovered(now - down_since))
+            self._tell(Recovered(now, now - down_since))
         waited = self.waited
         self._settle(slot, now)
         if not self.policy.pooled:  # who waits for a connection of his own does not queue
-            self.waited = max(waited, self.waited - took)
+            self.waited_alone += min(took, self.waited - waited)
         self._proven(started, now)
         self._renewed(now)
         self._refill(now)
@@ -131,7 +175,7 @@ class Supply(Table):
         wanted = bool(self.queue.live or self.hopes)
         retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
-        self._tell(OpenFailed(slot.number, trouble, text, retry_in))
+        self._tell(OpenFailed(now, slot.number, trouble, text, retry_in))
         if fine_before and trouble is Trouble.GONE:
             self.suspect_all(now)
         self._refill(now)
@@ -142,9 +186,12 @@ class Supply(Table):
         self._fire(slot, Event.CLOSED)
         age = now - slot.opened_at
         if cause is None:
-            self._tell(Retired(slot.number, slot.why, age))
+            self.retired[slot.why] += 1
+            self._tell(Retired(now, slot.number, slot.why, age))
         else:
-            self._tell(Cut(slot.number, cause, now - max(slot.heard_at, slot.since), age, lent))
+            self.recent_cuts.append((now, lent))
+            silent = now - max(slot.heard_at, slot.since)
+            self._tell(Cut(now, slot.number, cause, silent, age, lent))
             if cause.concerns_all:
                 self.suspect_all(now)
         self._refill(now)
@@ -155,6 +202,7 @@ class Supply(Table):
         """Open what is short, as far as the connector permits and ``max_size`` has room."""
         if self.hopes:
             self._fulfil()
+        self._judge(now)
         if self.closed:
             return
         if self._hopeless(now):
@@ -163,11 +211,11 @@ class Supply(Table):
         suspects = tally[State.SUSPECT]
         opening, disowned = tally[State.OPENING], tally[State.DISOWNED]
         # Who queued for the pong of a connection that failed the test takes another's.
-        while self.idle and self.queue.live > tally[State.TESTING]:
+        while self.idle and self._demand() > tally[State.TESTING]:
             self._ping(self.idle.pop(), now)
         # Pings in flight will serve those who wait, unless pings are being lost.
         coming = opening + (0 if suspects else tally[State.TESTING])
-        wanted = self.queue.live - coming
+        wanted = self._demand() - coming
         have = self.counted - tally[State.CLOSING] - disowned - suspects
         floor = policy.min_size - have
         if self._renewing:
@@ -212,9 +260,9 @@ class Supply(Table):
             self._retire(slot, now, "null pool")
         elif slot.generation != self.generation:
             self._ping(slot, now)
-        elif self.queue.live:
+        elif self._demand():
             waiter = self.queue.first()
-            self.waited += now - waiter.since
+            self._served(now - waiter.since)
             self.effects.append(Wake(waiter))
             self._fire(slot, Event.TAKE)
             slot.since = now
@@ -270,15 +318,19 @@ class Supply(Table):
         """The ping was answered."""
         if slot.state not in (State.TESTING, State.SUSPECT):
             return
+        late = slot.state is State.SUSPECT
         self._fire(slot, Event.PONG)
         self.roundtrip.sample(now - slot.sent_at)
-        slot.heard_at = slot.checked_at = now
+        slot.heard_at = slot.checked_at = self.heard_at = now
+        self._tell(Pinged(now, slot.number, now - slot.sent_at, late))
         slot.generation = self.generation
         slot.keepalive = self._keepalive()
         self._settle(slot, now)
         self._proven(slot.sent_at, now)
         if self.queue.live or self.hopes:
             self._refill(now)
+        else:
+            self._judge(now)
 
     def _ping(self, slot: Slot, now: float) -> None:
         """The caller has taken it out of ``idle``."""
@@ -321,22 +373,57 @@ class Supply(Table):
     # -- refusing -----------------------------------------------------------------------------
 
     def _hopeless(self, now: float) -> bool:
-        """The server rejects us, it is not yet time to ask again, and nothing else can come."""
+        """Whether who wants a connection is told now that there is none.
+
+        Nothing is there to be lent, an attempt to connect has failed, and the next is not due.
+        Always if the server rejects us, because a person has to help; for a server that is
+        away only under ``when_down="fail"``, and then also while an attempt is under way.
+        """
         connector = self.connector
-        if connector.trouble is not Trouble.REJECTED or now >= connector.not_before:
+        if connector.trouble is None:
+            return False
+        if connector.trouble is not Trouble.REJECTED:
+            if self.policy.when_down != "fail":
+                return False
+            trying = self.tally[State.OPENING] + self.tally[State.DISOWNED]
+        else:
+            trying = 0
+        if now >= connector.not_before and not trying:
             return False
         return not sum(self.tally[state] for state in ESTABLISHED)
 
     def _rejection(self, now: float) -> Refusal:
-        when, text = self.last_error or (now, "")
+        trouble = self.connector.trouble
+        rejected = trouble is Trouble.REJECTED
+        when, text = self.last_error or (self.connector.down_since, "")
+        if not text and trouble is not None:
+            text = f"the server is {trouble.value}"
         age = f" ({now - when:.1f} s ago)" if now - when > 0.05 else ""
-        return Refusal("rejected", f"{text}{age}")
+        return Refusal("rejected" if rejected else "down", f"{text}{age}", self.retry_after(now))
+
+    def retry_after(self, now: float) -> float:
+        """Seconds after which asking again makes sense."""
+        connector = self.connector
+        if connector.trouble is not None:
+            wait = max(connector.not_before - now, 0.0) + (connector.typical or 0.0)
+        else:
+            wait = self.queue.live / self.rate if self.rate else 0.0
+        return max(LEAST_RETRY_AFTER, wait)
 
     def _refuse(
-        self, waiter: Waiter, now: float, refusal: Refusal, *, queued: bool = False
+        self,
+        waiter: Waiter,
+        now: float,
+        refusal: Refusal,
+        *,
+        queued: bool = False,
+        hoping: bool = False,
     ) -> None:
-        self.errors += 1
-        self.waited += now - waiter.since
+        """Give up one who waits, for a connection or (``hoping``) for a condition."""
+        if not hoping:
+            self.errors += 1
+            self.refusals[refusal.code] += 1
+            self.waited_in_vain += now - waiter.since
         self.effects.append(Wake(waiter))
         waiter.refusal = refusal
         if queued:
@@ -347,7 +434,7 @@ class Supply(Table):
         for waiter in self.queue.waiting():
             self._refuse(waiter, now, refusal, queued=True)
         for _, waiter in self.hopes:
-            self._refuse(waiter, now, refusal)
+            self._refuse(waiter, now, refusal, hoping=True)
         self.hopes.clear()
 
     def _outlast(self, now: float) -> None:
@@ -360,7 +447,65 @@ class Supply(Table):
             self.effects.append(ReconnectFailed())
         self._wake_at(self._failed_until)
 
+    # -- judging ------------------------------------------------------------------------------
+
+    def _judge(self, now: float) -> None:
+        """Has the state of the pool as a whole changed?"""
+        condition = self._condition()
+        if condition is not self.condition:
+            before, self.condition, self.condition_since = self.condition, condition, now
+            trouble = self.connector.trouble
+            why = trouble.value if trouble else ""
+            self._tell(StateChanged(now, before.value, condition.value, why))
+
+    def _condition(self) -> Condition:
+        if self.closed:
+            return Condition.CLOSED
+        if self.paused_at is not None:
+            return Condition.PAUSED
+        trouble, tally = self.connector.trouble, self.tally
+        if trouble is None and not tally[State.SUSPECT] and not self._recovering:
+            return Condition.UP if self.connector.successes else Condition.STARTING
+        present = self._present()
+        if (trouble or tally[State.SUSPECT]) and not present:
+            self._recovering = True
+            return Condition.DOWN
+        if trouble or tally[State.SUSPECT]:
+            return Condition.SUSPECT
+        if present >= self.policy.min_size and not (self.queue.live and not present):
+            self._recovering = False
+            return Condition.UP
+        return Condition.RECOVERING
+
+    def cuts_within(self, seconds: float, now: float) -> tuple[int, int]:
+        """How many connections were cut lately, and how many of them were lent."""
+        recent = [lent for at, lent in list(self.recent_cuts) if now - at <= seconds]
+        return len(recent), sum(recent)
+
     # -- counting -----------------------------------------------------------------------------
+
+    @property
+    def returns(self) -> int:
+        """How many loans have ended, since the beginning."""
+        return self.brief_uses + sum(self.uses.counts)
+
+    def _demand(self) -> int:
+        """How many are to be served."""
+        return self.queue.live if self.paused_at is None else 0
+
+    def _served(self, waited: float) -> None:
+        self.waited += waited
+        if waited < BRIEF:
+            self.brief_waits += 1
+        else:
+            self.waits.record(waited)
+
+    def _held(self, held: float) -> None:
+        self.used += held
+        if held < BRIEF:
+            self.brief_uses += 1
+        else:
+            self.uses.record(held)
 
     @property
     def waiting(self) -> int:

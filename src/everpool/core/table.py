@@ -7,6 +7,7 @@ ordered of the shells, is kept here too, because those must agree with the table
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from .effects import Close, Effect, Open, Ping, Tell, Wake
@@ -18,6 +19,8 @@ IDLE, LENT = State.IDLE, State.LENT
 PRESENT = (State.IDLE, State.TESTING, State.LENT, State.RETURNING)
 ESTABLISHED = (*PRESENT, State.SUSPECT)
 
+TELL = Tell()
+
 
 def rested_since(slot: Slot) -> float:
     return slot.since
@@ -28,6 +31,7 @@ class Table:
         "_numbers",
         "counted",
         "effects",
+        "happenings",
         "hopes",
         "idle",
         "next_wake",
@@ -44,6 +48,7 @@ class Table:
         self.queue = Queue()
         self.hopes: list[tuple[Callable[[], bool], Waiter]] = []  # who waits for a condition
         self.effects: list[Effect] = []
+        self.happenings: deque[Happening] = deque()  # to be told, in this order
         self.next_wake = now  # when the next tick is due
         self._numbers = 0
 
@@ -65,6 +70,8 @@ class Table:
         for effect in noted:
             if self._confirmed(effect) and effect not in self.effects:
                 self.effects.append(effect)
+        if self.happenings and TELL not in self.effects:
+            self.effects.append(TELL)
         for slot in self.slots:
             if slot.waiter is not None and slot.waiter.slot is not slot:
                 slot.waiter = None
@@ -120,7 +127,9 @@ class Table:
         return sum(self.tally[state] for state in PRESENT)
 
     def _tell(self, happening: Happening) -> None:
-        self.effects.append(Tell(happening))
+        self.happenings.append(happening)
+        if not self.effects or self.effects[-1] is not TELL:
+            self.effects.append(TELL)
 
     def _wake_at(self, when: float) -> None:
         self.next_wake = min(self.next_wake, when)

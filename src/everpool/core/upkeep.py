@@ -10,7 +10,8 @@ from collections.abc import Callable
 from math import inf
 
 from .effects import Abandon
-from .events import Slept
+from .events import Leaked, QueueChanged, Slept, Suspected
+from .health import SATURATED_AFTER
 from .policy import Policy
 from .queue import Refusal
 from .slot import Event, Slot, State
@@ -37,21 +38,24 @@ PAUSE = 0.05
 
 
 class Upkeep(Supply):
-    __slots__ = ("_ping_at", "_retire_at")
+    __slots__ = ("_leak_at", "_measured", "_ping_at", "_retire_at", "saturated")
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         super().__init__(policy, now, random)
         self._retire_at = self._ping_at = now  # when to look at all that rest
+        self._leak_at = now  # and at all that is lent
+        self.saturated = False  # the first in the queue waits for long, every connection in use
+        self._measured = (now, 0)  # when and at how many returns ``rate`` was measured last
 
     def tick(self, now: float) -> None:
         """Do what has become due, and set ``next_wake``."""
         self.next_wake = now + LONGEST_SLEEP
         for waiter in self.queue.expired(now):
-            self._refuse(waiter, now, Refusal("timeout", self.picture(now)), queued=True)
+            self._refuse(waiter, now, self.late(now), queued=True)
         self._wake_at(self.queue.soonest)
         for hope in list(self.hopes):
             if hope[1].deadline <= now:
-                self._refuse(hope[1], now, Refusal("timeout", self.picture(now)))
+                self._refuse(hope[1], now, self.late(now), hoping=True)
                 self.hopes.remove(hope)
             else:
                 self._wake_at(hope[1].deadline)
@@ -65,8 +69,12 @@ class Upkeep(Supply):
             self._retire_old(now)
         if now >= self._ping_at:
             self._keep_alive(now)
+        if now >= self._leak_at:
+            self._find_leaks(now)
+        self._watch_queue(now)
         self._wake_at(self._retire_at)
         self._wake_at(self._ping_at)
+        self._wake_at(self._leak_at)
         self._refill(now)
 
     def slept(self, seconds: float, now: float) -> None:
@@ -87,14 +95,14 @@ class Upkeep(Supply):
             elif slot.state is State.SUSPECT:
                 slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
         self._retire_at = self._ping_at = now
-        self._tell(Slept(seconds))
+        self._tell(Slept(now, seconds))
         self.suspect_all(now)
 
     def reconcile(self) -> None:
         super().reconcile()
         self._renewing = True
         # The next tick finds what else was left undone.
-        self.next_wake = self._retire_at = self._ping_at = -inf
+        self.next_wake = self._retire_at = self._ping_at = self._leak_at = -inf
 
     def _watch_attempts(self, now: float) -> None:
         patience = self.connector.patience
@@ -121,9 +129,12 @@ class Upkeep(Supply):
             for slot in list(self.slots):
                 if slot.state is State.TESTING:
                     if now >= slot.given_up_at:
+                        limit = slot.given_up_at - slot.sent_at
                         slot.given_up_at = slot.sent_at + SUSPECT_CEILING
                         self._give_up_soon(slot, now)
                         self._fire(slot, Event.OVERDUE)
+                        silent = now - max(slot.heard_at, slot.since)
+                        self._tell(Suspected(now, slot.number, limit, silent))
                         lost = True
                     else:
                         self._wake_at(slot.given_up_at)
@@ -204,3 +215,50 @@ class Upkeep(Supply):
             self.idle.remove(slot)
             self._ping(slot, now)
         self._ping_at = again if len(due) <= room else now + PAUSE
+
+    # -- those who wait, and those who hold ---------------------------------------------------
+
+    def late(self, now: float) -> Refusal:
+        """The refusal of one whose time is up."""
+        return Refusal("timeout", self.picture(now), self.retry_after(now))
+
+    def longest_wait(self, now: float) -> float:
+        """How long the first in the queue has waited, in seconds."""
+        try:
+            return now - self.queue.first().since
+        except IndexError:  # nobody; asked without the shells' lock
+            return 0.0
+
+    def _watch_queue(self, now: float) -> None:
+        """Is the pool saturated, and how fast do connections come back then?
+
+        The rate counts only from one look to the next while callers wait at both: then every
+        connection is in use in between, and what comes back is what can be served.
+        """
+        longest = self.longest_wait(now)
+        full = self.counted >= self.most and self.connector.trouble is None
+        saturated = longest >= SATURATED_AFTER and full and self.paused_at is None
+        at, returns = self._measured
+        self._measured = now, self.returns
+        if not saturated:
+            self.rate = 0.0
+        elif self.saturated and now > at:
+            self.rate = (self.returns - returns) / (now - at)
+        if saturated is not self.saturated:
+            self.saturated = saturated
+            self._tell(QueueChanged(now, saturated, self.queue.live, longest))
+        if self.queue.live:
+            self._wake_at(now + SATURATED_AFTER)
+
+    def _find_leaks(self, now: float) -> None:
+        """Tell once of each loan that lasts too long."""
+        limit = self.policy.leak_after
+        self._leak_at = now + min(LONGEST_SLEEP, limit)  # loans begin unseen
+        for slot in self.slots:
+            if slot.state is State.LENT and slot.leaked != slot.since:
+                held = now - slot.since
+                if held >= limit:
+                    slot.leaked = slot.since
+                    self._tell(Leaked(now, slot.number, held, False))
+                else:
+                    self._leak_at = min(self._leak_at, slot.since + limit)

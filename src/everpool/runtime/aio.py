@@ -122,6 +122,7 @@ class Background:
         self._timer: asyncio.TimerHandle | None = None
         self._connectors = Crew(1 << 30)
         self._workers = Crew(1)
+        self._listening: set[asyncio.Task[None]] = set()
 
     def start(self, workers: int) -> None:
         self._workers.most = workers
@@ -136,6 +137,12 @@ class Background:
         """Run a job of the returning side; at most ``workers`` at once."""
         return self._workers.submit(call, *args)
 
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start a listener's coroutine as a task."""
+        task = self._loop.create_task(coroutine)
+        self._listening.add(task)
+        task.add_done_callback(self._listening.discard)
+
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
         if when < self.due and not self._watch.closed:
@@ -143,6 +150,17 @@ class Background:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_later(max(0.0, when - monotonic()), self._turn)
+
+    def nudge(self, when: float) -> None:
+        """As ``alarm``, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self.alarm, when)
+        except RuntimeError:
+            pass  # the loop has been closed
+
+    @property
+    def alive(self) -> bool:
+        return not self._loop.is_closed()
 
     def stop(self) -> list[asyncio.Task[None]]:
         """End; return the tasks to wait for."""
@@ -191,6 +209,10 @@ async def finish(tasks: list[asyncio.Task[None]], timeout: float) -> None:
         for task in late:
             logger.warning("couldn't stop task %r within %s seconds", task.get_name(), timeout)
             task.cancel()
+
+
+def linger(listeners: list[Any], timeout: float) -> None:
+    """Listeners in threads end by themselves: the loop does not wait for them."""
 
 
 sleep = asyncio.sleep

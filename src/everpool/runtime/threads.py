@@ -243,12 +243,23 @@ class Background:
         """Run a job of the returning side; at most ``workers`` at once."""
         return self._workers.submit(call, *args)
 
+    # Listeners are plain functions here.
+    spawn = None
+
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
         if when < self.due:
             self.due = when
             if threading.get_ident() != self._thread.ident:
                 self._watch.ring()  # in its own turn the thread is awake
+
+    def nudge(self, when: float) -> None:
+        """As ``alarm``."""
+        self.alarm(when)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def stop(self) -> list[threading.Thread]:
         """End; return the threads to join."""
@@ -288,6 +299,14 @@ def finish(tasks: list[threading.Thread], timeout: float) -> None:
             thread.join(max(0.0, deadline - monotonic()))
             if thread.is_alive():
                 logger.warning("couldn't stop thread %r within %s seconds", thread.name, timeout)
+
+
+def linger(listeners: list[threading.Thread], timeout: float) -> None:
+    """Give listeners the time to hear the last of it; who needs more is left to himself."""
+    deadline = monotonic() + timeout
+    for thread in listeners:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - monotonic()))
 
 
 def seize(lock: Any) -> bool:

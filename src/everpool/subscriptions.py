@@ -1,0 +1,239 @@
+"""From the pool to its listeners, without the pool's ever waiting for one.
+
+The pool *publishes* what has happened, in order, by appending to a bounded queue of each
+listener that wants it. Each listener has a dispatcher of its own, which exists only while there
+is something to deliver: a daemon thread for a plain function (in asyncio too: a function that
+blocks must not block the loop), a task for a coroutine function. A listener that is slow loses
+what its queue cannot hold, and the loss is counted; one that raises is told of in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self, cast
+from weakref import ref
+
+from .core.events import Cut, Happening, Lent, Returned
+from .logs import LogWriter
+from .runtime.threads import Crew
+
+logger = logging.getLogger("everpool.events")
+
+# What a listener may be behind: a burst of deaths and their replacement in a large pool.
+CAPACITY = 10_000
+
+# Happenings remembered for people, newest last.
+REMEMBERED = 200
+
+Listener = Callable[[Any], None] | Callable[[Any], Awaitable[None]]
+
+LOANS = (Lent, Returned)
+
+
+class Subscription:
+    """A listener's place at a pool. A context manager: leaving it ends the subscription.
+
+    :ivar dropped: how many happenings were lost because the listener was too slow.
+    :ivar failures: how many times it raised.
+    """
+
+    def __init__(self, hub: Hub, listener: Listener, kinds: tuple[type[Happening], ...]) -> None:
+        self.listener = listener
+        self.kinds = kinds
+        self.dropped = 0
+        self.failures = 0
+        self._hub = ref(hub)
+        self._queue: deque[Happening] = deque()
+        self._mutex = Lock()
+        self._delivering = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Hear nothing more. What is being delivered at this moment may still arrive."""
+        self._closed = True
+        self._queue.clear()
+        hub = self._hub()
+        if hub is not None:
+            hub.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def wants_loans(self) -> bool:
+        return any(kind in self.kinds for kind in LOANS)
+
+    def wants(self, happening: Happening) -> bool:
+        if self.kinds:
+            return isinstance(happening, self.kinds)
+        return not isinstance(happening, LOANS)
+
+    def offer(self, happening: Happening) -> bool:
+        """Queue it; True if a dispatcher has to be started."""
+        with self._mutex:
+            if self._closed:
+                return False
+            if len(self._queue) >= CAPACITY:
+                self.dropped += 1
+                return False
+            self._queue.append(happening)
+            start, self._delivering = not self._delivering, True
+            return start
+
+    def next(self) -> Happening | None:
+        """The next to deliver; None if there is none, and then the dispatcher ends."""
+        with self._mutex:
+            if self._queue:
+                return self._queue.popleft()
+            self._delivering = False
+            return None
+
+    def rearm(self, hub: Hub) -> None:
+        """In a forked child the dispatcher is gone, and a lock may be held by nobody."""
+        self._hub = ref(hub)
+        self._mutex = Lock()
+        self._queue.clear()
+        self._delivering = False
+
+    def deliver(self, job: Any = None) -> None:
+        """Call a plain function, until there is nothing left to tell it."""
+        while (happening := self.next()) is not None:
+            try:
+                cast(Callable[[Any], None], self.listener)(happening)
+            except Exception:
+                self._failed(happening)
+
+    async def deliver_async(self) -> None:
+        """Call a coroutine function, until there is nothing left to tell it."""
+        while (happening := self.next()) is not None:
+            try:
+                await cast(Callable[[Any], Awaitable[None]], self.listener)(happening)
+            except Exception:
+                self._failed(happening)
+
+    def _failed(self, happening: Happening) -> None:
+        self.failures += 1
+        if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th time
+            logger.exception(
+                "a listener raised, %s times so far, last for %s", self.failures, happening.name
+            )
+
+
+class Hub:
+    """What a pool publishes to: the memory of the last happenings, the log, subscriptions."""
+
+    def __init__(self, name: str) -> None:
+        self.recent: deque[Happening] = deque(maxlen=REMEMBERED)
+        self.cuts: deque[Cut] = deque(maxlen=REMEMBERED)
+        self.cut_counts: Counter[str] = Counter()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self._writer = LogWriter(name)
+        self._mutex = Lock()
+        self._crew = Crew(f"{name}-listener", most=1 << 30)
+
+    @property
+    def wants_loans(self) -> bool:
+        return any(subscription.wants_loans for subscription in self.subscriptions)
+
+    def add(self, listener: Listener, kinds: tuple[Any, ...]) -> Subscription:
+        if not callable(listener):
+            raise TypeError(f"a listener must be a function, not {type(listener).__name__}")
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, Happening)):
+                raise TypeError(f"{kind!r} is no kind of happening: see everpool.events")
+        subscription = Subscription(self, listener, kinds)
+        with self._mutex:
+            self.subscriptions = (*self.subscriptions, subscription)
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        with self._mutex:
+            self.subscriptions = tuple(s for s in self.subscriptions if s is not subscription)
+
+    def inherit(self, other: Hub) -> None:
+        """In a forked child: the parent's listeners listen here too."""
+        self.subscriptions = other.subscriptions
+        for subscription in self.subscriptions:
+            subscription.rearm(self)
+
+    def publish(self, happenings: deque[Happening]) -> list[Subscription]:
+        """Take all that has happened; return the subscriptions to be `dispatch`-ed.
+
+        Several threads may come at once: what is told first stays first.
+        """
+        started = []
+        with self._mutex:
+            while happenings:
+                happening = happenings[0]
+                if not isinstance(happening, LOANS):
+                    self.recent.append(happening)
+                self._writer.add(happening, happening.at)
+                if isinstance(happening, Cut):
+                    self.cuts.append(happening)
+                    self.cut_counts[happening.cause.kind] += 1
+                for subscription in self.subscriptions:
+                    if subscription.wants(happening) and subscription.offer(happening):
+                        started.append(subscription)
+                happenings.popleft()
+        return started
+
+    def dispatch(self, subscription: Subscription, spawn: Callable[[Any], None] | None) -> None:
+        """Start a dispatcher: a task (by ``spawn``) or a thread."""
+        if spawn and is_async(subscription.listener):
+            spawn(subscription.deliver_async())
+            return
+        self._submit(subscription.deliver)
+
+    @property
+    def log_due(self) -> float:
+        """When `write` has lines to write."""
+        return self._writer.due
+
+    def write(self, now: float) -> None:
+        """Write the lines of the log that are due, in the caller's thread."""
+        with self._mutex:
+            lines = self._writer.flush(now)
+        for line in lines:
+            line.write()
+
+    def write_aside(self, now: float) -> None:
+        """Write the lines of the log that are due, in a thread: a handler may block."""
+        with self._mutex:
+            lines = self._writer.flush(now)
+        if lines:
+            self._submit(_write_lines, lines)
+
+    def _submit(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            self._crew.submit(call, *args)
+        except RuntimeError:
+            pass  # the interpreter is ending: nobody listens any more
+
+    def dismiss(self) -> list[Any]:
+        """Let the dispatchers end when they have delivered; return their threads."""
+        return list(self._crew.dismiss())
+
+
+def _write_lines(lines: list[Any], job: Any) -> None:
+    for line in lines:
+        line.write()
+
+
+def is_async(listener: Listener) -> bool:
+    """Whether a listener is a coroutine function, or an object that is called like one."""
+    return iscoroutinefunction(listener) or iscoroutinefunction(
+        getattr(listener, "__call__", None)  # noqa: B004
+    )
