@@ -40,6 +40,8 @@ FIRST_PAUSE = 0.5
 # second. With short TTLs a third of the TTL: an absence shorter than the TTL then costs nobody
 # the registration.
 MAX_PAUSE = 10.0
+# And never less: a refused connection takes microseconds, and chance may be small.
+MIN_PAUSE = 0.1
 
 
 class Agenda:
@@ -138,4 +140,4 @@ class Agenda:
         self.failures += 1
         most = min(MAX_PAUSE, self.ttl / BEATS_PER_TTL)
         limit = min(most, FIRST_PAUSE * 2 ** min(self.failures - 1, 10))
-        self._retry_at = now + limit * self._chance()
+        self._retry_at = now + max(MIN_PAUSE, limit * self._chance())
