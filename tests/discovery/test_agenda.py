@@ -100,6 +100,13 @@ def test_a_change_after_quiet_is_told_at_once() -> None:
     assert world.run(0) == [(1008, Act.REPORT, FAIL)]
 
 
+def test_a_change_right_after_registering_is_told_at_once() -> None:
+    world = World()
+    world.run(0.01)
+    world.want(FAIL)
+    assert kinds(world.run(0)) == [Act.REPORT]
+
+
 def test_flapping_is_told_once_a_second_and_the_last_word_is_true() -> None:
     world = World(ttl=300)
     world.run(10)
@@ -175,6 +182,15 @@ def test_a_registry_that_forgets_at_once_is_not_asked_all_the_time() -> None:
     assert len(world.run(60)) <= 2 * 60 / (TTL / 3) + 1
 
 
+def test_a_registry_that_forgets_at_once_is_not_asked_at_each_change_either() -> None:
+    world = World()
+    world.mood = "forgetful"
+    for step in range(200):
+        world.want(FAIL if step % 2 == 0 else PASS)
+        world.run(0.05)
+    assert len(world.acts) <= 2 * 10 / MIN_GAP + 2
+
+
 def test_time_that_passed_unseen_makes_a_report_due() -> None:
     world = World()
     world.run(1)
@@ -203,6 +219,17 @@ def test_leaving_tries_for_its_time_and_ends() -> None:
     assert len(acts) > 3
     assert acts[-1][1] is Act.END
     assert acts[-1][0] - acts[0][0] <= 5
+
+
+@pytest.mark.parametrize("before", [0.0, 10.0], ids=["never there", "there before"])
+def test_leaving_a_registry_that_is_away_takes_one_try(before: float) -> None:
+    world = World(chance=most)
+    if before:
+        world.run(before)
+    world.mood = "away"
+    world.run(10)
+    world.agenda.leave(world.now, 5)
+    assert kinds(world.run(5)) == [Act.WITHDRAW, Act.END]
 
 
 def test_leaving_tries_once_even_if_there_is_no_time() -> None:

@@ -73,9 +73,13 @@ class Agenda:
         self._beat_at = now
 
     def leave(self, now: float, grace: float) -> None:
-        """Take the registration back. Try for ``grace`` seconds, and at least once."""
+        """Take the registration back. Try for ``grace`` seconds, and at least once.
+
+        Only once if the registry does not answer anyway: the registration lapses by itself.
+        """
         if not self.leaving:
-            self._leave_by = now + grace
+            well = self.told is not None and not self.failures
+            self._leave_by = now + (grace if well else 0.0)
             self._retry_at = now  # a pause in the way of other acts is not for this one
             self.failures = 0
 
@@ -120,7 +124,7 @@ class Agenda:
         if act is Act.WITHDRAW:
             self._tried, self.told = False, None
             return
-        if told is not self.told:
+        if act is Act.REPORT and told is not self.told:
             self._told_at = now
         self.told, self._heard_at = told, now
         early = JITTER * self._chance()
@@ -133,7 +137,7 @@ class Agenda:
         """
         self.told = None
         self.failures = 0
-        self._retry_at = now
+        self._retry_at = self._told_at = now
 
     def failed(self, now: float) -> None:
         """The registry is away, or refuses: try again after a while (full jitter)."""

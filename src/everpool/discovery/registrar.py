@@ -245,8 +245,8 @@ class Registrar:
     def _done(self, act: Act, report: Report) -> None:
         agenda, now = self._agenda, monotonic()
         before, status = agenda.told, report.status
+        self._error, self._heard_at = "", now  # before others can see that it went well
         agenda.done(act, status, now)
-        self._error, self._heard_at = "", now
         if act is Act.WITHDRAW:
             logger.info("%s is no longer registered", self._where)
         elif act is Act.REGISTER:
@@ -255,11 +255,11 @@ class Registrar:
             logger.info("%s is now: %s (%s)", self._where, status.value, report.why)
 
     def _failed(self, act: Act, error: str) -> None:
-        self._agenda.failed(monotonic())
         # One line for an outage, however often it is tried; one for each other reason.
         if error != self._error:
             logger.warning("%s: could not %s: %s", self._where, act.value, error)
         self._error = error
+        self._agenda.failed(monotonic())
 
 
 def _ring(bell: Event) -> Callable[[Any], None]:
