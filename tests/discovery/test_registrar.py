@@ -122,6 +122,9 @@ def test_a_broken_answer_is_a_failure_and_no_more(
                     with sock:
                         sock.recv(65536)
                         sock.sendall(answer)
+                        sock.shutdown(socket.SHUT_WR)
+                        while sock.recv(65536):  # an RST would be something else
+                            pass
             except OSError:
                 pass
 

@@ -84,6 +84,9 @@ def _read(response: Any, deadline: float) -> bytes:
             raise Away("the answer is too long")
         if monotonic() > deadline:
             raise Away("the answer takes too long")
+    length = response.headers.get("Content-Length")
+    if length is not None and length.isdigit() and len(found) < int(length):
+        raise Away("the answer was cut short")
     return bytes(found)
 
 
