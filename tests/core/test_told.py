@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from everpool.core.events import (
@@ -81,7 +83,7 @@ class TestStates:
             world.hold(0.2, timeout=1.0)
             world.run(world.random.uniform(0.1, 3.0))
         changes = world.tell_of(StateChanged)
-        assert all(a.after == b.before for a, b in zip(changes, changes[1:], strict=False))
+        assert all(a.after == b.before for a, b in itertools.pairwise(changes))
         assert all(change.before != change.after for change in changes)
 
 
