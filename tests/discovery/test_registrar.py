@@ -226,8 +226,11 @@ def test_a_forked_child_leaves_the_registration_to_its_parent(
     with Registrar(Consul(agent.url), orders, pool) as registrar:
         eventually(lambda: registrar.standing.registered)
         asked = len(agent.requests)
+        registrar._bell._cond.acquire()  # as when the thread is about to wait
         child = os.fork()
-        if not child:
+        if child:
+            registrar._bell._cond.release()
+        else:
             code = 1
             try:
                 began = monotonic()
