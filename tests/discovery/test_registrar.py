@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -232,6 +233,7 @@ def test_a_forked_child_leaves_the_registration_to_its_parent(
             registrar._bell._cond.release()
         else:
             code = 1
+            signal.alarm(10)  # a child that waits for ever would be left behind
             try:
                 began = monotonic()
                 quiet = not registrar.standing.registered
