@@ -467,7 +467,7 @@ class Supply(Table):
         if trouble is None and not tally[State.SUSPECT] and not self._recovering:
             return Condition.UP if self.connector.successes else Condition.STARTING
         present = self._present()
-        if (trouble or tally[State.SUSPECT]) and not present:
+        if trouble and not present:
             self._recovering = True
             return Condition.DOWN
         if trouble or tally[State.SUSPECT]:
