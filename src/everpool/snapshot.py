@@ -169,7 +169,14 @@ class Snapshot:
             seen = vitals(now)
             trouble, last_error = machine.connector.trouble, machine.last_error
             rows = [
-                (slot.number, slot.state, slot.since, slot.opened_at, slot.heard_at, slot.expires_at)
+                (
+                    slot.number,
+                    slot.state,
+                    slot.since,
+                    slot.opened_at,
+                    slot.heard_at,
+                    slot.expires_at,
+                )
                 for slot in list(machine.slots)
             ]
             waits, uses = list(machine.waits.counts), list(machine.uses.counts)

@@ -145,9 +145,7 @@ class Collector(Base):
             family.add_metric(labels, reading)
 
 
-def register(
-    *pools: Pool, registry: CollectorRegistry = REGISTRY, **options: Any
-) -> Collector:
+def register(*pools: Pool, registry: CollectorRegistry = REGISTRY, **options: Any) -> Collector:
     """Have a registry tell of pools. Called again, it adds to the registry's `Collector`.
 
     :param options: as for `Collector`, in the first call for a registry.
@@ -176,7 +174,8 @@ _collectors: WeakKeyDictionary[CollectorRegistry, Collector] = WeakKeyDictionary
 
 
 def _family(metric: Metric, labels: list[str]) -> Family:
-    return _FAMILIES[metric.kind](metric.name, metric.meaning, labels=labels)
+    family: Family = _FAMILIES[metric.kind](metric.name, metric.meaning, labels=labels)
+    return family
 
 
 def _buckets(durations: Durations) -> list[tuple[str, float]]:
