@@ -261,6 +261,38 @@ def test_the_collector_keeps_no_pool(server: PostgresServer, registry: Collector
     assert not [series for series in values(registry) if "forgotten" in series]
 
 
+FORKED = """
+import os, sys
+from prometheus_client import REGISTRY
+from everpool import ConnectionPool
+from everpool.telemetry.prometheus import register
+
+def asked():
+    return REGISTRY.get_sample_value("everpool_requests_total", {"pool": "p"})
+
+with ConnectionPool(sys.argv[1], min_size=1, name="p") as pool:
+    pool.wait(10)
+    collector = register(pool)
+    for _ in range(3):
+        with pool.connection():
+            pass
+    collector._mutex.acquire()  # as another thread of the parent may have done
+    child = os.fork()
+    if not child:
+        with pool.connection():
+            pass
+        os._exit(10 + int(asked()))
+    _, status = os.waitpid(child, 0)
+    print(int(asked()), os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_counts_for_itself(server: PostgresServer) -> None:
+    script = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, server.dsn]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["3", "11"], done.stderr
+
+
 def test_two_pools_of_one_name(server: PostgresServer, registry: CollectorRegistry) -> None:
     first = ConnectionPool(server.dsn, min_size=1, name="twin", open=True)
     second = ConnectionPool(server.dsn, min_size=1, name="twin", open=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,3 +169,13 @@ def test_they_are_commands_of_everpool(command: str) -> None:
     done = subprocess.run(everpool, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (RULES if command == "rules" else DASHBOARD)
+
+
+def test_the_page_names_all_metrics_and_no_others(series: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in series}
+    table = page.partition("### The metrics")[2].partition("###")[0]
+    assert set(re.findall(r"^\| `(everpool_\w+)` \|", table, re.MULTILINE)) == families
+    assert names(page) <= families | series.keys()
+    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    assert set(re.findall(r"^\| (Everpool\w+) \|", page, re.MULTILINE)) == alerts
