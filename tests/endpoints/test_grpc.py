@@ -18,7 +18,6 @@ from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_ser
 from everpool.endpoints import Readiness
 from everpool.endpoints.grpc import grpc_health
 from everpool.lab import FaultProxy, PostgresServer
-from tests.support.aio import eventually as eventually_async
 from tests.support.threads import eventually
 
 from .pools import Tasks, Threads
@@ -150,7 +149,7 @@ def test_at_the_end_nothing_is_served_and_nothing_is_left(
 
 
 @pytest.mark.anyio
-async def test_an_asyncio_server_takes_the_same_servicer(
+async def test_an_asyncio_server_is_served_in_its_loop(
     server: PostgresServer, proxy: FaultProxy
 ) -> None:
     from everpool import AsyncConnectionPool
@@ -158,7 +157,7 @@ async def test_an_asyncio_server_takes_the_same_servicer(
     dsn = proxy.via(server.dsn)
     async with AsyncConnectionPool(dsn, min_size=1, max_size=1, name="a", open=False) as pool:
         await pool.wait()
-        with grpc_health(pool, readiness=AT_ONCE, every=60) as health:
+        with grpc_health(pool, readiness=AT_ONCE, every=60, aio=True) as health:
             grpc_server = grpc.aio.server()
             add_HealthServicer_to_server(health.servicer, grpc_server)
             port = grpc_server.add_insecure_port("127.0.0.1:0")
@@ -166,13 +165,19 @@ async def test_an_asyncio_server_takes_the_same_servicer(
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 stub = HealthStub(channel)
                 request = HealthCheckRequest(service="a")
-                call = stub.Watch(request)
-                assert (await call.read()).status == SERVING
+                calls = [stub.Watch(request) for _ in range(50)]
+
+                async def told() -> set[Any]:
+                    return {(await call.read()).status for call in calls}
+
+                assert await told() == {SERVING}
                 proxy.refuse()
                 proxy.cut()
-                assert (await call.read()).status == NOT_SERVING
+                assert await told() == {NOT_SERVING}
                 proxy.accept()
-                assert (await call.read()).status == SERVING
-                await eventually_async(lambda: pool.health().state.value == "up")
-                call.cancel()
+                assert await told() == {SERVING}
+                health.close()
+                assert await told() == {NOT_SERVING}
+                for call in calls:
+                    call.cancel()
             await grpc_server.stop(0)

@@ -70,7 +70,8 @@ def _within(seconds: float, call: Callable[[], dict[str, Any]]) -> dict[str, Any
             results.append(call())
         except Exception as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            results.append({"status": "unreachable", "output": str(why)[:LONGEST_TEXT]})
+            output = str(why).strip()[:LONGEST_TEXT]
+            results.append({"status": "unreachable", "output": output})
 
     thread = Thread(target=run, daemon=True)
     thread.start()

@@ -10,6 +10,7 @@ time goes by. So `Watch` is the way to follow; nobody has to poll.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from threading import Event, Thread
@@ -44,12 +45,16 @@ EVERY = 5.0
 class GrpcHealth:
     """See `grpc_health`. A context manager.
 
-    :ivar servicer: to be added to a server, of threads or of asyncio, with
-        ``add_HealthServicer_to_server``.
+    :ivar servicer: to be added to a server, with ``add_HealthServicer_to_server``.
     """
 
-    def __init__(self, endpoints: Endpoints, every: float) -> None:
-        self.servicer = health.HealthServicer()
+    def __init__(
+        self, endpoints: Endpoints, every: float, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        # The one for threads runs under asyncio too, but each Watch keeps a thread for ever.
+        self.servicer = health.aio.HealthServicer() if loop else health.HealthServicer()
+        self._loop = loop
+        self._setting: set[asyncio.Future[None]] = set()
         self._endpoints = endpoints
         self._every = every
         self._told: dict[str, Any] = {}
@@ -111,21 +116,42 @@ class GrpcHealth:
         for service, word in status.items():
             if self._told.get(service) != word:
                 self._told[service] = word
-                self.servicer.set(service, word)
+                if self._loop is None:
+                    self.servicer.set(service, word)
+                else:
+                    self._set_in_loop(self._loop, service, word)
+
+    def _set_in_loop(self, loop: asyncio.AbstractEventLoop, service: str, word: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(self._set_soon, service, word)
+        except RuntimeError:
+            pass  # the loop has been closed, and the server with it
+
+    def _set_soon(self, service: str, word: Any) -> None:
+        task = asyncio.ensure_future(self.servicer.set(service, word))
+        self._setting.add(task)
+        task.add_done_callback(self._setting.discard)
 
 
 def grpc_health(
-    pools: Pool | Iterable[Pool], *, readiness: Readiness | None = None, every: float = EVERY
+    pools: Pool | Iterable[Pool],
+    *,
+    readiness: Readiness | None = None,
+    every: float = EVERY,
+    aio: bool = False,
 ) -> GrpcHealth:
     """gRPC's health service: a service named as each pool, and ``""`` for all of them.
 
     SERVING is what readiness says: see `Readiness`. It begins to look at once.
 
     :param every: seconds between two looks, when nothing happens meanwhile.
+    :param aio: for a ``grpc.aio`` server in the running event loop, whatever the pools are.
+    :raises RuntimeError: ``aio``, and no loop runs.
 
-    The other parameters, and what is raised, are those of `Endpoints`.
+    The other parameters, and what else is raised, are those of `Endpoints`.
     """
-    return GrpcHealth(Endpoints(pools, readiness=readiness), every)
+    loop = asyncio.get_running_loop() if aio else None
+    return GrpcHealth(Endpoints(pools, readiness=readiness), every, loop)
 
 
 def _word(serving: bool) -> Any:
