@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
+from everpool import ConnectionPool, NullConnectionPool, PoolTimeout
+from everpool.core.health import Condition, Status
 from everpool.endpoints import Endpoints, Readiness
+from everpool.lab import FaultProxy, PostgresServer
+from tests.support.threads import eventually
 
 from .pools import CLOSED, DOWN, SATURATED, Pretended
 
@@ -157,6 +162,24 @@ def test_a_pool_that_nobody_tries_does_not_keep_it_away_for_ever() -> None:
     process.become(**{**DOWN, "error_age": 91.0})
     assert process.until(True) == STRICT.back_after
     assert b'"warn", "code": "down"' in process._endpoints.reply("GET", "/ready").body
+
+
+@pytest.mark.parametrize("kind", [ConnectionPool, NullConnectionPool])
+def test_such_a_pool_says_so_by_itself(
+    kind: Any, server: PostgresServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everpool.core.health.STALE_AFTER", 1.0)
+    with kind(proxy.via(server.dsn), min_size=0, max_size=2, timeout=0.2) as pool:
+        proxy.refuse()
+        with pytest.raises(PoolTimeout):
+            pool.getconn()
+        assert pool.health().status is Status.FAIL
+        proxy.accept()
+        health = eventually(lambda: (h := pool.health()).status is Status.WARN and h)
+        assert health.state is Condition.DOWN
+        assert health.why.endswith("1 s ago, untried since")
+        pool.putconn(pool.getconn(5))
+        assert pool.health().state is Condition.UP
 
 
 @pytest.mark.parametrize(
