@@ -164,3 +164,6 @@ async def test_asgi_is_not_confused_by_a_prefix_like_a_path() -> None:
         await app(scope, None, send)
         assert sent[0]["status"] == code
         assert json.loads(sent[1]["body"])["status"] == "pass"
+        sent.clear()
+        await app({**scope, "method": "HEAD"}, None, send)
+        assert (sent[0]["status"], sent[1]["body"]) == (code, b"")

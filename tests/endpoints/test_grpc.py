@@ -112,11 +112,15 @@ def test_by_default_an_outage_does_not_end_serving(
     pool = world.open(proxy.via(server.dsn), min_size=1, max_size=1, name="a")
     world.wait(pool)
     with grpc_health(pool, every=0.05) as health, serving(health) as stub:
+        watch = Watch(stub, "a")
         proxy.refuse()
         proxy.cut()
         eventually(lambda: pool.health().state.value == "down")
         with pytest.raises(AssertionError):
             eventually(lambda: check(stub, "a") == NOT_SERVING, timeout=0.5)
+        assert watch.next() == SERVING
+        assert watch.told.empty()  # what has not changed is not told again
+        watch.end()
 
 
 def test_what_only_time_changes_is_found_by_the_slow_look(

@@ -55,7 +55,6 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections may be kept
     default_request_version = "HTTP/1.0"  # who names none gets a whole answer all the same
     wbufsize = -1  # an answer is one packet
-    disable_nagle_algorithm = True
     timeout = PATIENCE
     server: _Server
 
