@@ -137,7 +137,11 @@ _OWN_WORDS: dict[type[Happening], Callable[[Any], str]] = {
 def _extra(happening: Happening) -> Json:
     """What the lanes are drawn by."""
     if isinstance(happening, Cut):
-        return {"cause": happening.cause.kind, "age": happening.age, "lent": happening.lent}
+        return {
+            "cause": happening.cause.kind,
+            "silent_for": happening.silent_for,
+            "age": happening.age,
+        }
     if isinstance(happening, OpenFailed):
         return {"cause": happening.trouble.value}
     if isinstance(happening, Opened):

@@ -29,7 +29,12 @@
     return `${Math.round(seconds / 86400)} days`;
   }
 
-  const range = ([low, high]) => (span(low) === span(high) ? span(low) : `${span(low)} – ${span(high)}`);
+  function range([low, high]) {
+    const [from, to] = [span(low), span(high)];
+    if (from === to) return to;
+    const [number, unit] = from.split(" ");
+    return to.endsWith(` ${unit}`) ? `${number}–${to}` : `${from}–${to}`;
+  }
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const wallTime = (at) => clock.format(new Date(1000 * (at + offset)));
   const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
@@ -156,7 +161,6 @@
       if (name === "pool.state" && happening.after) {
         const last = this.states[this.states.length - 1];
         if (!last || at > last[0]) this.states.push([at, happening.after]);
-        if (this.states.length === 1) this.states.unshift([-Infinity, happening.before]);
       }
       if (number === null) return;
       if (name === "connection.opened") {
@@ -166,6 +170,7 @@
         this.finish(connection, at, "failed", happening.cause, happening.text);
       } else if (name === "connection.cut") {
         const connection = this.find(number, at - happening.age);
+        connection.silent = happening.silent_for;
         this.finish(connection, at, "cut", happening.cause, happening.text);
       } else if (name === "connection.retired") {
         const connection = this.find(number, at - happening.age);
@@ -183,6 +188,7 @@
       const found = connection || this.find(death.number, death.opened);
       const how = death.lent ? "while lent" : "while idle";
       const text = `connection ${death.number} was cut ${how}: ${death.cause}, after ${span(death.silent_for)} of silence, ${span(death.at - death.opened)} old`;
+      found.silent = death.silent_for;
       this.finish(found, death.at, "cut", death.cause, text);
     }
 
@@ -754,7 +760,9 @@
     if (connection.end === null || !["cut", "failed"].includes(connection.how)) return;
     const next = shown.filter((other) => other.line === connection.line && other.begin >= connection.end - 0.02 && other !== connection);
     const free = Math.min(view.width - 4, ...next.map((other) => toX(other.begin))) - right;
-    const text = connection.cause;
+    const silence = connection.how === "cut" && connection.silent !== undefined ? `, silent ${span(connection.silent)}` : "";
+    const fits = (words) => free > paper.measureText(words).width + 18;
+    const text = fits(connection.cause + silence) ? connection.cause + silence : connection.cause;
     if (text && free > paper.measureText(text).width + 18) {
       paper.fillStyle = colours["--cut"];
       paper.fillText(text, right + 10, middle);
@@ -965,7 +973,7 @@
 
   function drawTimes(facts) {
     const rows = [];
-    const names = { wait: "Wait for a connection", use: "Use of it", connect: "Connect" };
+    const names = { wait: "Wait", use: "Use", connect: "Connect" };
     for (const [name, word] of Object.entries(names)) {
       const { recent, all } = facts.times[name];
       const line = (kind, title) => [title, quantile(kind.p50, kind.count), quantile(kind.p95, kind.count), quantile(kind.p99, kind.count), `${kind.count}`];
@@ -974,7 +982,7 @@
     const body = byId("times").tBodies[0];
     fill(body, rows);
     [...body.children].forEach((row, index) => { row.className = index % 2 ? "since" : ""; });
-    say(byId("times-title"), `How long it takes: last ${facts.window >= 58 ? "minute" : span(Math.max(1, facts.window))}`);
+    say(byId("times-title"), `How long it took in the last ${facts.window >= 58 ? "minute" : span(Math.max(1, facts.window))}`);
   }
 
   function drawQueue(story) {
@@ -1015,10 +1023,16 @@
     const heard = facts.heard === null ? "never" : `${span(facts.heard)} ago`;
     const trip = facts.round_trip ? `, round trip ${span(facts.round_trip)}` : "";
     say(byId("path-text"), `${number ? `${plural(number, "connection")} cut since the pool was opened` : "No connection has been cut since the pool was opened"}. Last heard ${heard}${trip}.`);
-    const rows = facts.path.map((path) => [path.cause, `${facts.cuts[path.cause] ?? path.remembered}${path.lent ? `, ${path.lent} in use` : ""}`, range(path.silent), range(path.age), `${span(path.ago)} ago`]);
+    const rows = facts.path.flatMap((path) => [
+      [path.cause, `${facts.cuts[path.cause] ?? path.remembered}`, range(path.silent), range(path.age)],
+      [[CAUSES[path.cause], path.lent ? `${path.lent} in use` : "none in use", `last ${span(path.ago)} ago`].filter(Boolean).join("; ")],
+    ]);
     byId("path").hidden = !rows.length;
     fill(byId("path").tBodies[0], rows);
-    [...byId("path").tBodies[0].children].forEach((row) => { row.title = CAUSES[row.firstChild.textContent] || ""; });
+    [...byId("path").tBodies[0].children].forEach((row, index) => {
+      row.className = index % 2 ? "more" : "";
+      row.firstChild.colSpan = index % 2 ? 4 : 1;
+    });
     const learned = [...story.happenings.values()].filter((h) => h.name === "pool.learned").slice(-5);
     list(byId("learned"), learned.map((h) => upper(h.text)));
   }
@@ -1047,32 +1061,41 @@
     });
   }
 
-  const shownHappenings = new Map();
-  let shownFor = null;
+  // What happens again and again is one line: attempts to connect, and cuts of the same moment.
+  function fold(happenings) {
+    const folded = [];
+    for (const happening of happenings) {
+      const last = folded[folded.length - 1];
+      const alike = last && happening.cause && last.newest.name === happening.name && last.newest.cause === happening.cause;
+      if (alike && (happening.name === "connection.open_failed" || happening.at - last.newest.at < 0.5)) {
+        last.newest = happening;
+        last.count += 1;
+      } else folded.push({ newest: happening, oldest: happening, count: 1 });
+    }
+    return folded.reverse();
+  }
 
   function drawHappenings(story) {
     const routine = byId("routine").checked;
+    const all = [...story.happenings.values()].filter((h) => routine || h.level > ROUTINE);
+    const folded = fold(all).slice(0, 100);
     const box = byId("happenings");
-    if (shownFor !== story || box.dataset.routine !== String(routine)) {
-      box.replaceChildren();
-      shownHappenings.clear();
-      shownFor = story;
-      box.dataset.routine = String(routine);
-    }
-    const all = [...story.happenings.values()].filter((h) => routine || h.level > ROUTINE).slice(-200);
-    for (const happening of all) {
-      if (shownHappenings.has(happening.id)) continue;
+    while (box.children.length > folded.length) box.lastChild.remove();
+    while (box.children.length < folded.length) {
       const item = make("li");
-      const weight = happening.level >= ERROR ? "error" : happening.level >= WARNING ? "warning" : happening.level > ROUTINE ? "note" : "routine";
-      item.dataset.weight = weight;
-      item.dataset.name = happening.name;
-      const sign = make("span", { error: "×", warning: "!", note: "•", routine: "·" }[weight], { class: "sign", "aria-hidden": "true" });
-      item.append(make("time", wallTime(happening.at)), sign, make("span", upper(happening.text)));
-      shownHappenings.set(happening.id, item);
-      box.prepend(item);
+      item.append(make("time"), make("span", "", { class: "sign", "aria-hidden": "true" }), make("span"));
+      box.append(item);
     }
-    while (box.children.length > 200) box.lastChild.remove();
-    byId("no-happenings").hidden = box.children.length > 0;
+    folded.forEach(({ newest, oldest, count }, index) => {
+      const item = box.children[index];
+      const weight = newest.level >= ERROR ? "error" : newest.level >= WARNING ? "warning" : newest.level > ROUTINE ? "note" : "routine";
+      item.dataset.weight = weight;
+      say(item.children[0], wallTime(newest.at));
+      say(item.children[1], { error: "×", warning: "!", note: "•", routine: "·" }[weight]);
+      const more = count > 1 ? ` (and ${count - 1} more like it since ${wallTime(oldest.at)})` : "";
+      say(item.children[2], upper(newest.text) + more);
+    });
+    byId("no-happenings").hidden = folded.length > 0;
   }
 
   function drawSettings(story) {
