@@ -25,7 +25,7 @@ def browser() -> Iterator[Any]:
 def pool(server: PostgresServer, proxy: FaultProxy) -> Iterator[ConnectionPool[Any]]:
     """Two connections at rest, through the proxy."""
     with ConnectionPool(
-        proxy.via(server.dsn), min_size=2, max_size=4, name="orders", kwargs={"autocommit": True}
+        proxy.via(server.dsn), min_size=2, max_size=5, name="orders", kwargs={"autocommit": True}
     ) as pool:
         pool.wait(10)
         yield pool

@@ -82,16 +82,14 @@ def demo(
 
 
 def _serve(plan: Plan) -> None:
-    try:
-        from everpool.demo.live import serve_demo
-    except ModuleNotFoundError as error:
-        raise _Trouble(str(error)) from error
     click.echo("Starting a PostgreSQL server …")
     try:
+        from everpool.demo.live import serve_demo
+
         serve_demo(plan, lambda url: click.echo(f"The page: {url}\nCtrl-C ends it."))
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
-    except (BinariesNotFound, ServerError, OSError) as error:
+    except (BinariesNotFound, ServerError, OSError, ModuleNotFoundError) as error:
         raise _Trouble(str(error)) from error
 
 

@@ -14,7 +14,14 @@ Hosts, users and what servers said are left out unless you allow them (``details
 login of its own: put yours in front of it.
 """
 
-from .application import app
-from .serving import Server, serve
+try:
+    from .application import app
+    from .serving import Server, serve
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "starlette":
+        raise
+    raise ModuleNotFoundError(
+        'the live page needs starlette: pip install "everpool[web]"', name="starlette"
+    ) from error
 
 __all__ = ["Server", "app", "serve"]

@@ -8,20 +8,15 @@ from importlib.resources import files
 from inspect import iscoroutinefunction
 from weakref import WeakKeyDictionary
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from everpool import AsyncConnectionPool, ConnectionPool
 
 from .feed import AnyPool, Client, Feed, picture, server_is_ending, to_json
 from .stream import EventStream
-
-try:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'the live page needs starlette: pip install "everpool[web]"', name=error.name
-    ) from error
 
 # A page never needs more streams than people look at it; each costs the process a little.
 MOST_CLIENTS = 100

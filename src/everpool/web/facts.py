@@ -83,7 +83,6 @@ def pool_facts(snapshot: Snapshot, health: Health, earlier: Snapshot, details: b
         "cuts_recent": vitals.cuts,
         "cuts_recent_seconds": RECENT,
         "path": _path(snapshot.deaths),
-        "ended": [_death(death, snapshot.at) for death in snapshot.deaths],
         "times": {
             name: _times(getattr(snapshot, name), getattr(earlier, name))
             for name in ("wait", "use", "connect")
@@ -169,7 +168,8 @@ def _path(deaths: list[Death]) -> list[Json]:
     ]
 
 
-def _death(death: Death, now: float) -> Json:
+def death_facts(death: Death, now: float) -> Json:
+    """A cut connection, for those who were not told when it happened."""
     at = now - death.ago
     return {
         "number": death.number,

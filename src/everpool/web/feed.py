@@ -14,6 +14,7 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, time
 from typing import Any
 
@@ -21,12 +22,12 @@ from everpool import AsyncConnectionPool, ConnectionPool
 
 from ..events import Happening, Subscription
 from ..snapshot import SettingView, Snapshot
-from .facts import Json, happening_facts, pool_facts, setting_facts
+from .facts import Json, death_facts, happening_facts, pool_facts, setting_facts
 
 AnyPool = ConnectionPool[Any] | AsyncConnectionPool[Any]
 
-# Seconds between samples. Fast enough to look alive, and slow enough to cost nothing: a sample
-# of ten connections takes about half a millisecond.
+# Seconds between samples: fast enough to look alive. One of ten connections takes 0.2 ms and has
+# 2 kB, one of eighty 0.5 ms and 5 kB.
 INTERVAL = 0.2
 
 # Messages that a client may be behind: five seconds.
@@ -75,9 +76,9 @@ class Watched:
         new = [entry for entry in self.log if entry[0] > before]
         earlier = self._earlier[0]
         return Sample(
+            snapshot=snapshot,
             new=new,
             remembered=list(self.log),
-            settings=snapshot.settings,
             facts=lambda details: pool_facts(snapshot, health, earlier, details),
         )
 
@@ -94,18 +95,20 @@ class Watched:
 class Sample:
     """A pool at one moment, for those with consent and those without."""
 
+    snapshot: Snapshot
     new: list[tuple[int, Happening]]
     remembered: list[tuple[int, Happening]]
-    settings: list[SettingView]
     facts: Callable[[bool], Json]
 
     def change(self, details: bool) -> Json:
         return self.facts(details) | {"happenings": _told(self.new, details)}
 
     def whole(self, details: bool) -> Json:
+        snapshot = self.snapshot
         return self.facts(details) | {
             "happenings": _told(self.remembered, details),
-            "settings": setting_facts(self.settings),
+            "ended": [death_facts(death, snapshot.at) for death in snapshot.deaths],
+            "settings": setting_facts(snapshot.settings),
         }
 
 
@@ -189,7 +192,7 @@ class Feed:
     def _take(self) -> list[Sample]:
         """Take a sample of each pool, and tell all clients."""
         samples = [watched.sample() for watched in self._watched]
-        settings = [sample.settings for sample in samples]
+        settings = [sample.snapshot.settings for sample in samples]
         changed, self._settings = settings != self._settings, settings
         messages: dict[bool, str] = {}
         for client in list(self.clients):
@@ -217,10 +220,9 @@ def picture(pools: tuple[AnyPool, ...], details: bool) -> Json:
     found = []
     for pool in pools:
         snapshot = pool.snapshot()
-        facts = pool_facts(snapshot, pool.health(), snapshot, details)
-        happenings = _told(list(enumerate(snapshot.happenings, 1)), details)
-        settings = setting_facts(snapshot.settings)
-        found.append(facts | {"happenings": happenings, "settings": settings})
+        remembered = list(enumerate(snapshot.happenings, 1))
+        facts = partial(pool_facts, snapshot, pool.health(), snapshot)
+        found.append(Sample(snapshot, [], remembered, facts).whole(details))
     return clocks() | {"details": details, "pools": found}
 
 

@@ -7,18 +7,15 @@ import socket
 from threading import Thread
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .application import Consent, app
 from .feed import AnyPool
 
-try:
+if TYPE_CHECKING:
     import uvicorn
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'serving the live page needs uvicorn: pip install "everpool[web]"', name=error.name
-    ) from error
 
 # Seconds until the server must have begun, on a machine with much else to do; and until it must
 # have ended: open streams notice within a fifth of a second.
@@ -82,7 +79,14 @@ def serve(
     :param port: 0 chooses a free one.
     :returns: the server; ``url`` says where it is.
     :raises OSError: the address cannot be used.
+    :raises ModuleNotFoundError: uvicorn is not installed.
     """
+    try:
+        import uvicorn  # who mounts the page may have another server
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'serving the live page needs uvicorn: pip install "everpool[web]"', name="uvicorn"
+        ) from error
     application = app(*pools, details=details, note=note)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.create_server((host, port), family=family)

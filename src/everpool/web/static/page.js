@@ -136,7 +136,7 @@
       if (facts.settings) this.settings = facts.settings;
       const before = this.facts ? this.at : null;
       for (const happening of facts.happenings) this.happen(happening);
-      for (const death of facts.ended) this.bury(death);
+      for (const death of facts.ended || []) this.bury(death);
       const seen = new Set();
       for (const view of facts.connections) {
         seen.add(view[0]);
@@ -627,7 +627,7 @@
     story.place();
     const from = now - windowSeconds;
     const shown = [...story.connections.values()].filter((c) => (c.end === null || c.end >= from) && c.row >= 0);
-    const rows = compact(story, shown);
+    const rows = compact(shown);
     rowHeight = rows > 40 ? 14 : rows > 20 ? 18 : 22;
     const width = byId("plot-scroll").clientWidth;
     const height = TOP + Math.max(1, rows) * rowHeight + 4;
@@ -635,9 +635,9 @@
     byId("plot").style.height = `${height}px`;
     view = { left: 4, right: 30, from, scale: (width - 34) / windowSeconds, width };
     paper.font = "11px system-ui, sans-serif";
-    drawAxis(story, height);
+    drawAxis(height);
     drawBand(story);
-    for (const connection of shown) drawConnection(connection, shown, from);
+    for (const connection of shown) drawConnection(connection, from);
     drawUnseen(height);
     if (!shown.length) {
       paper.fillStyle = colours["--muted"];
@@ -648,10 +648,17 @@
   }
 
   // Rows without anything to show are closed up.
-  function compact(story, shown) {
+  function compact(shown) {
     const used = [...new Set(shown.map((connection) => connection.row))].sort((a, b) => a - b);
     const lines = new Map(used.map((row, index) => [row, index]));
-    for (const connection of shown) connection.line = lines.get(connection.row);
+    const latest = new Map();
+    for (const connection of shown.sort((a, b) => a.begin - b.begin)) {
+      connection.line = lines.get(connection.row);
+      connection.next = Infinity;
+      const before = latest.get(connection.line);
+      if (before) before.next = connection.begin;
+      latest.set(connection.line, connection);
+    }
     return used.length;
   }
 
@@ -668,7 +675,7 @@
     pen.clearRect(0, 0, width, height);
   }
 
-  function drawAxis(story, height) {
+  function drawAxis(height) {
     const room = view.width < 500 ? 90 : 110;
     const step = [5, 10, 15, 30, 60, 120, 300].find((seconds) => seconds * view.scale >= room) || 300;
     paper.textBaseline = "middle";
@@ -717,7 +724,7 @@
     });
   }
 
-  function drawConnection(connection, shown, from) {
+  function drawConnection(connection, from) {
     const y = TOP + connection.line * rowHeight + 2;
     const height = rowHeight - 5;
     const end = connection.end ?? now;
@@ -741,11 +748,11 @@
       if (mark.at >= from) paintMark(paper, mark, toX(mark.at), y, height);
     }
     if (connection.end !== null && connection.end >= from) paintEnd(paper, connection.how, right, y, height);
-    label(connection, shown, left, right, y, height);
+    label(connection, left, right, y, height);
   }
 
   // The number before it where it begins, and the reason after it where it was cut, if there is room.
-  function label(connection, shown, left, right, y, height) {
+  function label(connection, left, right, y, height) {
     const name = `${connection.number}`;
     const middle = y + height / 2 + 0.5;
     paper.font = "600 10px system-ui, sans-serif";
@@ -758,8 +765,7 @@
     }
     paper.font = "11px system-ui, sans-serif";
     if (connection.end === null || !["cut", "failed"].includes(connection.how)) return;
-    const next = shown.filter((other) => other.line === connection.line && other.begin >= connection.end - 0.02 && other !== connection);
-    const free = Math.min(view.width - 4, ...next.map((other) => toX(other.begin))) - right;
+    const free = Math.min(view.width - 4, toX(connection.next)) - right;
     const silence = connection.how === "cut" && connection.silent !== undefined ? `, silent ${span(connection.silent)}` : "";
     const fits = (words) => free > paper.measureText(words).width + 18;
     const text = fits(connection.cause + silence) ? connection.cause + silence : connection.cause;
@@ -810,6 +816,7 @@
       const name = nameOf(connection);
       if (bar.getAttribute("aria-label") !== name) bar.setAttribute("aria-label", name);
       bar.dataset.how = connection.how;
+      style.zIndex = connection.how ? 2 : 1; // the sign of an end stands over what comes next
     }
     for (const [number, bar] of bars) {
       if (keep.has(number)) continue;
