@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One connection that ended without our doing. Times are seconds."""
+    """One connection that ended without our doing. Times are seconds.
 
+    ``cause`` has the server's words in it, ``kind`` is the same without them.
+    """
+
+    number: int
     ago: float
     cause: str
+    kind: str
     silent_for: float
     age: float
     lent: bool
@@ -241,7 +246,15 @@ def _view(
 
 
 def _death(cut: Cut, now: float) -> Death:
-    return Death(now - cut.at, str(cut.cause), cut.silent_for, cut.age, cut.lent)
+    return Death(
+        number=cut.number,
+        ago=now - cut.at,
+        cause=str(cut.cause),
+        kind=cut.cause.kind,
+        silent_for=cut.silent_for,
+        age=cut.age,
+        lent=cut.lent,
+    )
 
 
 def _settings(policy: Policy, changed: set[str]) -> list[SettingView]:
