@@ -13,6 +13,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
+from sys import is_finalizing
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self, cast
@@ -224,6 +225,8 @@ class Hub:
 
     def dismiss(self) -> list[Any]:
         """Let the dispatchers end when they have delivered; return their threads."""
+        if is_finalizing():
+            return []  # the threads are frozen, perhaps with the lock in hand
         return list(self._crew.dismiss())
 
 

@@ -224,6 +224,8 @@ class AsyncEngine(Generic[ACT]):
             hub.dispatch(subscription, background.spawn if background else None)
         if background is not None:
             background.alarm(hub.log_due)
+        else:
+            hub.write(inf)  # what a closed pool gets back is told at once
 
     _ORDERS: ClassVar[dict[type, Callable[[AsyncEngine[Any], Any], None]]] = {
         order.Open: _order_open,

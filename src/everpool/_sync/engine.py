@@ -227,6 +227,8 @@ class Engine(Generic[CT]):
             hub.dispatch(subscription, background.spawn if background else None)
         if background is not None:
             background.alarm(hub.log_due)
+        else:
+            hub.write(inf)  # what a closed pool gets back is told at once
 
     _ORDERS: ClassVar[dict[type, Callable[[Engine[Any], Any], None]]] = {
         order.Open: _order_open,
