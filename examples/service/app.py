@@ -28,7 +28,7 @@ async def deadline() -> AsyncIterator[None]:
 
 app = FastAPI(title="Guest book", lifespan=lifespan(pool), dependencies=[Depends(deadline)])
 add_handlers(app)  # 503 with Retry-After where there is no connection
-app.mount("/pool", monitoring(pool, metrics=True))
+app.mount("/internal", monitoring(pool, metrics=True))
 
 Connection = Annotated[AsyncConnection, borrow(pool)]
 

@@ -16,8 +16,8 @@ from everpool.lab import FaultProxy, PostgresServer
 
 URLS = """
   the service   http://127.0.0.1:{port}/
-  its health    http://127.0.0.1:{port}/pool/health
-  its metrics   http://127.0.0.1:{port}/pool/metrics
+  its health    http://127.0.0.1:{port}/internal/health
+  its metrics   http://127.0.0.1:{port}/internal/metrics
 
 In another terminal: make cut, make silence, make away, make back. Ctrl-C ends it all.
 """

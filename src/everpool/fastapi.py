@@ -9,7 +9,8 @@
         ...
 
 `lifespan` opens the pool and closes it, `borrow` lends a connection to a request, `add_handlers`
-answers 503 with ``Retry-After`` when there is none. Under plain Starlette all but `borrow` work
+answers 503 with ``Retry-After`` when there is none, `monitoring` has the health endpoints and
+metrics. Under plain Starlette all but `borrow` work
 the same; there, use ``async with pool.connection()``.
 
 What goes wrong says no more to the client than a code and when to ask again: hosts, users and
@@ -35,19 +36,21 @@ from weakref import WeakKeyDictionary
 import psycopg
 
 from everpool import AsyncConnectionPool, ConnectionPool, Refused
+from everpool.endpoints import asgi_app
 
 try:
     from anyio import CancelScope, CapacityLimiter, to_thread
     from anyio.lowlevel import RunVar
     from starlette.applications import Starlette
-    from starlette.requests import HTTPConnection
-    from starlette.responses import JSONResponse
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Mount, Route, Router
     from starlette.websockets import WebSocket, WebSocketState
 except ModuleNotFoundError as ex:
-    message = f'{ex.name} is not installed, and needed here: pip install "everpool[fastapi]"'
-    raise ModuleNotFoundError(message, name=ex.name) from None
+    needed = f'{ex.name} is needed here: pip install "everpool[fastapi]"'
+    raise ModuleNotFoundError(needed, name=ex.name) from None
 
-__all__ = ["add_handlers", "borrow", "is_cut", "lifespan"]
+__all__ = ["add_handlers", "borrow", "is_cut", "lifespan", "monitoring"]
 
 Pool: TypeAlias = ConnectionPool[Any] | AsyncConnectionPool[Any]
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
@@ -111,8 +114,8 @@ def borrow(pool: Pool) -> Any:
     try:
         from fastapi import Depends
     except ModuleNotFoundError as ex:
-        message = f'{ex.name} is not installed, and needed here: pip install "everpool[fastapi]"'
-        raise ModuleNotFoundError(message, name=ex.name) from None
+        needed = f'{ex.name} is needed here: pip install "everpool[fastapi]"'
+        raise ModuleNotFoundError(needed, name=ex.name) from None
 
     wait = _Awaiting(pool) if isinstance(pool, AsyncConnectionPool) else _Threaded(pool)
     # "request", the default, would commit when the response has been sent.
@@ -238,3 +241,35 @@ def _can_be_denied(websocket: WebSocket) -> bool:
     """Whether a WebSocket can still be answered over HTTP."""
     new = websocket.application_state is WebSocketState.CONNECTING
     return new and "websocket.http.response" in websocket.scope.get("extensions", {})
+
+
+# -- health and metrics -----------------------------------------------------------------------
+
+
+def monitoring(*pools: Pool, metrics: bool = False) -> Router:
+    """The health endpoints, to be mounted: ``app.mount("/internal", monitoring(pool))``.
+
+    ``live``, ``ready``, ``startup`` and ``health`` as `everpool.endpoints.asgi_app` has them, and
+    with ``metrics`` these pools' under ``metrics``, for Prometheus. (A program that has metrics of
+    its own registers the pools with them: `everpool.telemetry.prometheus.register`.)
+
+    :raises ModuleNotFoundError: metrics, without prometheus-client.
+    """
+    health = Mount("/", asgi_app(pools))
+    return Router([_metrics(pools), health] if metrics else [health])
+
+
+def _metrics(pools: tuple[Pool, ...]) -> Route:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
+
+    from everpool.telemetry.prometheus import Collector
+
+    registry = CollectorRegistry()
+    registry.register(Collector(*pools))
+
+    async def page(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": media_type})
+
+    return Route("/metrics", page)
