@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 # A command and the module that has it, under its own name. Loaded when it is called: each needs
 # packages that the pools do not.
-_COMMANDS = {"demo": "everpool.demo.command"}
+_COMMANDS = {"check": "everpool.endpoints.command", "demo": "everpool.demo.command"}
 _EXTRAS = ("click", "rich")
 
 
