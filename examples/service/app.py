@@ -5,28 +5,32 @@ import os
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from psycopg import AsyncConnection
 
 from everpool import AsyncConnectionPool
 from everpool.events import Cut, Recovered, StateChanged, describe
 from everpool.fastapi import add_handlers, borrow, lifespan, monitoring
 
-# What a request may take in all, in seconds, and what of that for waiting for a connection.
-DEADLINE = 2.0
+# Seconds. A request waits so long for a connection, and takes so long in all; so its client has
+# an answer within two seconds, whatever happens.
 WAIT = 1.5
+LIMIT = 1.7
 
 pool = AsyncConnectionPool(os.environ["DATABASE_URL"], open=False, timeout=WAIT)
 pool.subscribe(lambda news: print(" ", describe(news), flush=True), Cut, Recovered, StateChanged)
 
 
-async def deadline() -> AsyncIterator[None]:
-    """A connection may fall silent while a request has it: that must end too."""
-    async with asyncio.timeout(DEADLINE):
-        yield
+async def limit() -> AsyncIterator[None]:
+    """A connection may fall silent while a request has it: that has to end too."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield
+    except TimeoutError:
+        raise HTTPException(503, "too late", {"Retry-After": "1"}) from None
 
 
-app = FastAPI(title="Guest book", lifespan=lifespan(pool), dependencies=[Depends(deadline)])
+app = FastAPI(title="Guest book", lifespan=lifespan(pool), dependencies=[Depends(limit)])
 add_handlers(app)  # 503 with Retry-After where there is no connection
 app.mount("/internal", monitoring(pool, metrics=True))
 

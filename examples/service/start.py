@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-
 from faults import serve_faults
 from visitors import visit
 
@@ -26,7 +25,9 @@ In another terminal: make cut, make silence, make away, make back. Ctrl-C ends i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000, help="of the service")
-    parser.add_argument("--faults-port", type=int, default=8001, help="takes orders to break things")
+    parser.add_argument(
+        "--faults-port", type=int, default=8001, help="takes orders to break things"
+    )
     parser.add_argument("--quiet", action="store_true", help="no visitors")
     args = parser.parse_args()
 
@@ -36,9 +37,9 @@ def main() -> None:
             conn.execute("create table visits (at timestamptz default now())")
         proxy = stack.enter_context(FaultProxy(server.host, server.port))
         stack.enter_context(serve_faults(server, proxy, args.faults_port))
+        command = f"-m uvicorn app:app --port {args.port} --log-level warning"
         service = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "app:app", "--port", str(args.port)]
-            + ["--log-level", "warning"],
+            [sys.executable, *command.split()],
             cwd=Path(__file__).parent,
             env={**os.environ, "DATABASE_URL": proxy.via(server.dsn)},
         )

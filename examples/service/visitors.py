@@ -20,6 +20,8 @@ def visit(url: str) -> None:
             answers.append(_ask(url))
             time.sleep(PAUSE)
 
+    while _ask(url)[0] == "no answer":  # not open yet
+        time.sleep(0.1)
     for _ in range(VISITORS):
         Thread(target=visitor, daemon=True).start()
     while True:

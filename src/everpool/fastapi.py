@@ -42,6 +42,7 @@ try:
     from anyio import CancelScope, CapacityLimiter, to_thread
     from anyio.lowlevel import RunVar
     from starlette.applications import Starlette
+    from starlette.endpoints import HTTPEndpoint
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Mount, Route, Router
@@ -268,8 +269,9 @@ def _metrics(pools: tuple[Pool, ...]) -> Route:
     registry = CollectorRegistry()
     registry.register(Collector(*pools))
 
-    async def page(request: Request) -> Response:
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"Content-Type": media_type})
+    class Metrics(HTTPEndpoint):  # other methods get 405
+        async def get(self, request: Request) -> Response:
+            encode, media_type = choose_encoder(request.headers.get("accept", ""))
+            return Response(encode(registry), headers={"Content-Type": media_type})
 
-    return Route("/metrics", page)
+    return Route("/metrics", Metrics)

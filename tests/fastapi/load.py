@@ -93,5 +93,5 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, str, int]:
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     body = await reader.readexactly(int(headers["content-length"]))
     status = int(head.split()[1])
-    code = json.loads(body)["code"] if status == 503 else ""
+    code = json.loads(body).get("code", "") if status == 503 else ""
     return status, code, int(headers.get("retry-after", 0))

@@ -6,6 +6,7 @@ EVERPOOL_TEST_LONG=1 takes the times that were promised: cuts for 30 s, and 10 s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from tests.fastapi.load import Answer, asking
 from tests.support.figures import Figures
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+logger = logging.getLogger(__name__)
 
 LONG = os.environ.get("EVERPOOL_TEST_LONG") == "1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "service"
@@ -56,9 +59,9 @@ class Service:
 @pytest.fixture
 def service() -> Iterator[Service]:
     service = Service(free_port(), free_port())
+    ports = f"--port {service.port} --faults-port {service.faults_port}"
     process = subprocess.Popen(
-        [sys.executable, EXAMPLE / "start.py", "--quiet"]
-        + ["--port", str(service.port), "--faults-port", str(service.faults_port)],
+        [sys.executable, EXAMPLE / "start.py", "--quiet", *ports.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,7 +72,7 @@ def service() -> Iterator[Service]:
     finally:
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
-        print(out)
+        logger.info(out)
     assert "Traceback" not in out
 
 
@@ -112,7 +115,7 @@ async def test_cuts(service: Service, figure: Figures) -> None:
             await asyncio.sleep(CUT_EVERY)
             cut += int(await service.order("cut"))
     seen = kinds(load.answers)
-    print(f"{cut} connections cut; {dict(seen)}; {len(probes.answers)} probes")
+    logger.info(f"{cut} connections cut; {dict(seen)}; {len(probes.answers)} probes")
     check(load.answers, figure)
     check_alive(probes.answers)
     assert seen.keys() <= {"200", "503 cut"}
@@ -134,7 +137,7 @@ async def test_an_outage(service: Service, figure: Figures) -> None:
         back = monotonic()
         await asyncio.sleep(2 * DEADLINE)
     meanwhile = [a for a in load.answers if a.began > gone and a.ended < before]
-    print(f"{dict(kinds(load.answers))}, while it was away {dict(kinds(meanwhile))}")
+    logger.info(f"{dict(kinds(load.answers))}, while it was away {dict(kinds(meanwhile))}")
     check(load.answers, figure)
     check_alive(probes.answers)
     assert kinds(meanwhile).keys() and "200" not in kinds(meanwhile)
@@ -150,6 +153,6 @@ async def test_silence(service: Service, figure: Figures) -> None:
         silenced = int(await service.order("silence"))
         await asyncio.sleep(2 * DEADLINE)
     seen = kinds(load.answers)
-    print(f"{silenced} connections silent; {dict(seen)}")
-    assert seen.keys() <= {"200", "503 cut", "503 timeout"}
+    logger.info(f"{silenced} connections silent; {dict(seen)}")
+    check(load.answers, figure)
     assert silenced and sum(seen.values()) - seen["200"] <= CLIENTS
