@@ -17,7 +17,7 @@ from everpool.fastapi import add_handlers, borrow, lifespan, monitoring
 WAIT = 1.5
 LIMIT = 1.7
 
-pool = AsyncConnectionPool(os.environ["DATABASE_URL"], open=False, timeout=WAIT)
+pool = AsyncConnectionPool(os.environ["DATABASE_URL"], max_size=10, timeout=WAIT, open=False)
 pool.subscribe(lambda news: print(" ", describe(news), flush=True), Cut, Recovered, StateChanged)
 
 
