@@ -47,4 +47,4 @@ generate:  ## Write the sync side from the async side, and format
 clean:  ## Remove the environment, caches and build results
 	rm -rf .venv build dist .coverage htmlcov
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
-	find bench src tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find bench examples src tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

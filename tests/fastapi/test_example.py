@@ -38,6 +38,7 @@ AWAY_FOR = 10.0 if LONG else 4.0
 DEADLINE = 2.0  # of the example's requests
 BACK_WITHIN = 1.0
 CLIENTS = 16  # more than the pool has connections
+FEW_CLIENTS = 6  # fewer
 PROBE_EVERY = 0.1
 
 
@@ -105,7 +106,7 @@ def check_alive(probes: list[Answer]) -> None:
 
 
 async def test_cuts(service: Service, figure: Figures) -> None:
-    cut = 0
+    cuts = []  # when, and how many connections
     async with (
         asking(service.port, "/internal/live", 1, PROBE_EVERY) as probes,
         asking(service.port, "/", CLIENTS) as load,
@@ -113,14 +114,18 @@ async def test_cuts(service: Service, figure: Figures) -> None:
         end = monotonic() + CUTS_FOR
         while monotonic() < end:
             await asyncio.sleep(CUT_EVERY)
-            cut += int(await service.order("cut"))
-    seen = kinds(load.answers)
+            moment = monotonic()
+            cuts.append((moment, int(await service.order("cut"))))
+    seen, cut = kinds(load.answers), sum(count for _, count in cuts)
     logger.info(f"{cut} connections cut; {dict(seen)}; {len(probes.answers)} probes")
     check(load.answers, figure)
     check_alive(probes.answers)
     assert seen.keys() <= {"200", "503 cut"}
     assert cut >= CUTS_FOR / CUT_EVERY
     figure("503 for connections cut in use", seen["503 cut"], cut)
+    for moment, count in cuts:
+        hit = [a for a in load.answers if a.status != 200 and 0 < a.ended - moment < CUT_EVERY]
+        assert len(hit) <= count
 
 
 async def test_an_outage(service: Service, figure: Figures) -> None:
@@ -148,7 +153,7 @@ async def test_an_outage(service: Service, figure: Figures) -> None:
 
 async def test_silence(service: Service, figure: Figures) -> None:
     """A request whose connection falls silent ends at its deadline; the others do not notice."""
-    async with asking(service.port, "/", CLIENTS) as load:
+    async with asking(service.port, "/", FEW_CLIENTS) as load:
         await asyncio.sleep(1)
         silenced = int(await service.order("silence"))
         await asyncio.sleep(2 * DEADLINE)
