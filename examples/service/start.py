@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -52,6 +53,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a script's background
     try:
         main()
     except KeyboardInterrupt:
