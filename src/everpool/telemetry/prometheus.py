@@ -118,10 +118,8 @@ class Collector(Base):
 
     def collect(self) -> Iterator[Family]:
         """All metrics of all pools, as they are now."""
-        with self._mutex:
-            pools = self._living()
-        snapshots = [pool.snapshot() for pool in pools]
-        del pools  # what is told may take its time
+        # No lock: the list is replaced, never changed, and a fork may find any lock held.
+        snapshots = [pool.snapshot() for pool in self._living()]
         names = ["pool", *self.labels]
         for metric in METRICS:
             family = _family(metric, [*names, metric.label] if metric.label else names)
