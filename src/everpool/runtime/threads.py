@@ -188,7 +188,8 @@ class Crew:
     def short(self) -> bool:
         """Whether there are jobs for which `man` would start a thread."""
         with self._mutex:
-            return self._is_short()
+            short = self._is_short()
+        return short
 
     def man(self) -> None:
         """Start the threads that are missing, and wake those that rest beside a job.
