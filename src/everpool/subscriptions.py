@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from weakref import ref
 
-from .core.events import Cut, Happening, Lent, Returned
+from .core.events import Cut, Happening, Leaked, Lent, Returned
 from .logs import LogWriter
 from .runtime.threads import Crew
 
@@ -154,7 +154,10 @@ class Hub:
         self.recent: deque[Happening] = deque(maxlen=REMEMBERED)
         self.cuts: deque[Cut] = deque(maxlen=REMEMBERED)
         self.cut_counts: Counter[str] = Counter()
+        self.cuts_lent = 0
+        self.leaks = {"held": 0, "dropped": 0}
         self.subscriptions: tuple[Subscription, ...] = ()
+        self._dropped_before = 0  # by subscriptions that have ended
         self._writer = LogWriter(name)
         self._mutex = Lock()
         self._crew = Crew(f"{name}-listener", most=1 << 30)
@@ -162,6 +165,12 @@ class Hub:
     @property
     def wants_loans(self) -> bool:
         return any(subscription.wants_loans for subscription in self.subscriptions)
+
+    @property
+    def dropped(self) -> int:
+        """How many happenings listeners have missed, since the beginning; never falls."""
+        with self._mutex:
+            return self._dropped_before + sum(s.dropped for s in self.subscriptions)
 
     def add(self, listener: Listener, kinds: tuple[Any, ...]) -> Subscription:
         if not callable(listener):
@@ -176,6 +185,8 @@ class Hub:
 
     def remove(self, subscription: Subscription) -> None:
         with self._mutex:
+            if subscription in self.subscriptions:
+                self._dropped_before += subscription.dropped
             self.subscriptions = tuple(s for s in self.subscriptions if s is not subscription)
 
     def inherit(self, other: Hub) -> None:
@@ -198,6 +209,9 @@ class Hub:
                 if isinstance(happening, Cut):
                     self.cuts.append(happening)
                     self.cut_counts[happening.cause.kind] += 1
+                    self.cuts_lent += happening.lent
+                elif isinstance(happening, Leaked):
+                    self.leaks["dropped" if happening.dropped else "held"] += 1
                 for subscription in self.subscriptions:
                     if subscription.wants(happening):
                         subscription.offer(happening)

@@ -570,10 +570,8 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
 
     def snapshot(self) -> Snapshot:
         """What the pool knows at this moment. Reads memory only; never waits."""
-        now = monotonic()
-        with self._mutex:
-            vitals = self._vitals(now)
-            return Snapshot.of(self.name, self._machine, vitals, self._hub, self._changed, now)
+        machine, hub, now = self._machine, self._hub, monotonic()
+        return Snapshot.of(self.name, machine, self._vitals, hub, self._changed, self._mutex, now)
 
     # -- fork ---------------------------------------------------------------------------------
 
