@@ -16,14 +16,15 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from . import cases_asyncio, cases_threads, footprint, growth
+from . import cases_asyncio, cases_threads, footprint, growth, observed
 from .footprint import idle_cpu_beside
 from .server import server
 from .setup import FULL, QUICK, TINY, Case, Effort, Figure, Setup, load
 
 ALL: dict[str, Case] = {
     case.name: case
-    for case in (cases_threads.CASES + cases_asyncio.CASES + growth.CASES + footprint.CASES)
+    for module in (cases_threads, cases_asyncio, growth, footprint, observed)
+    for case in module.CASES
 }
 EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
