@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException
 from psycopg import AsyncConnection
 
-from everpool import AsyncConnectionPool
+from everpool import AsyncConnectionPool, web
 from everpool.events import Cut, Recovered, StateChanged, describe
 from everpool.fastapi import add_handlers, borrow, lifespan, monitoring
 
@@ -33,6 +33,7 @@ async def limit() -> AsyncIterator[None]:
 app = FastAPI(title="Guest book", lifespan=lifespan(pool), dependencies=[Depends(limit)])
 add_handlers(app)  # 503 with Retry-After where there is no connection
 app.mount("/internal", monitoring(pool, metrics=True))
+app.mount("/page", web.app(pool))
 
 Connection = Annotated[AsyncConnection, borrow(pool)]
 

@@ -16,6 +16,7 @@ from everpool.lab import FaultProxy, PostgresServer
 
 URLS = """
   the service   http://127.0.0.1:{port}/
+  a live page   http://127.0.0.1:{port}/page/
   its health    http://127.0.0.1:{port}/internal/health
   its metrics   http://127.0.0.1:{port}/internal/metrics
 

@@ -105,6 +105,12 @@ def check_alive(probes: list[Answer]) -> None:
     assert probes and kinds(probes).keys() == {"200"}
 
 
+def test_what_it_shows(service: Service) -> None:
+    for path in ("page/", "internal/live", "internal/health", "internal/metrics", "docs"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/{path}") as answer:
+            assert answer.status == 200
+
+
 async def test_cuts(service: Service, figure: Figures) -> None:
     cuts = []  # when, and how many connections
     async with (
