@@ -1,0 +1,1 @@
+"""What pools do, for the programs that watch services: Prometheus and OpenTelemetry."""
