@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# A command and the module that has it, under its own name. Loaded when it is called: each needs
+# A command and the module that has it, under its own name with _ for -. Loaded when it is called: each needs
 # packages that the pools do not.
-_COMMANDS = {"demo": "everpool.demo.command"}
+_COMMANDS = {
+    "check": "everpool.endpoints.command",
+    "dashboard-json": "everpool.telemetry.commands",
+    "demo": "everpool.demo.command",
+    "rules": "everpool.telemetry.commands",
+}
 _EXTRAS = ("click", "rich")
 
 
@@ -45,7 +50,8 @@ def _group() -> click.Group:
         def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
             if name not in _COMMANDS:
                 return None
-            command: click.Command = getattr(import_module(_COMMANDS[name]), name)
+            module = import_module(_COMMANDS[name])
+            command: click.Command = getattr(module, name.replace("-", "_"))
             return command
 
     group = Commands(help="PostgreSQL connections that outlive the cloud.")

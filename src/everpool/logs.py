@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
 from math import inf
@@ -34,30 +34,38 @@ MOST_FOLDS = 100
 
 
 class _Fold:
-    """Happenings of one kind that will become one line."""
+    """Happenings of one kind that will become one line: the first, the last, the extremes."""
 
-    def __init__(self, now: float) -> None:
-        self.happenings: list[Happening] = []
+    def __init__(self) -> None:
         self.count = 0
-        self.due = now + WINDOWS[0]
-        self.written_at = -inf
-        self.step = 0
+        self.due = inf
+        self.quiet_until = -inf  # told so recently that the next line waits
+        self._step = 0
 
     def add(self, happening: Happening, now: float) -> None:
         if not self.count:
-            self.due = max(now + WINDOWS[0], self.written_at + WINDOWS[self.step])
+            self.due = max(now + WINDOWS[0], self.quiet_until)
+            self.first = happening
+            self.shortest, self.longest = inf, 0.0
         self.count += 1
-        # The first, the last and the extremes are all that the line tells.
-        self.happenings = [*self.happenings[:1], happening] if self.count > 1 else [happening]
+        self.last = happening
         if isinstance(happening, Cut):
-            low, high = self.silences if self.count > 1 else (inf, 0.0)
-            self.silences = min(low, happening.silent_for), max(high, happening.silent_for)
+            self.shortest = min(self.shortest, happening.silent_for)
+            self.longest = max(self.longest, happening.silent_for)
 
-    silences = (inf, 0.0)
+    def told(self) -> None:
+        """Begin anew after a line; what goes on is told ever more rarely."""
+        again = self.due == self.quiet_until
+        self._step = min(self._step + 1, len(WINDOWS) - 1) if again else 1
+        self.quiet_until = self.due + WINDOWS[self._step]
+        self.count, self.due = 0, inf
+
+    def line(self, pool: str) -> _Line:
+        return _Line(pool, self.first, self.last, self.count, self.shortest, self.longest)
 
 
 class LogWriter:
-    """Folds a pool's happenings into lines. Not safe for threads: one `add`s, one `flush`es."""
+    """Folds a pool's happenings into lines. Not safe for threads: the hub's lock is held."""
 
     def __init__(self, pool: str) -> None:
         self._pool = pool
@@ -71,38 +79,36 @@ class LogWriter:
         key = _key(happening)
         fold = self._folds.get(key)
         if fold is None:
-            fold = self._folds[key] = _Fold(now)
+            fold = self._folds[key] = _Fold()
         fold.add(happening, now)
         self.due = min(self.due, fold.due)
 
     def flush(self, now: float) -> list[_Line]:
         """The lines that are due, in the order in which they began; ``inf`` for all."""
         lines = []
+        crowded = len(self._folds) > MOST_FOLDS
         for key, fold in list(self._folds.items()):
-            if fold.count and fold.due <= now:
-                lines.append(_Line(self._pool, fold))
-                quiet = fold.due - fold.written_at > 2 * WINDOWS[fold.step]
-                fold.step = 1 if quiet else min(fold.step + 1, len(WINDOWS) - 1)
-                fold.written_at, fold.count = fold.due, 0
-            elif not fold.count and now > fold.written_at + 2 * WINDOWS[fold.step]:
+            if fold.count and (fold.due <= now or crowded):
+                lines.append(fold.line(self._pool))
+                fold.told()
+            elif now > fold.quiet_until and not fold.count:
                 del self._folds[key]
-        while len(self._folds) > MOST_FOLDS:
-            key = next(iter(self._folds))
-            if self._folds[key].count:
-                lines.append(_Line(self._pool, self._folds[key]))
-            del self._folds[key]
-        self.due = min((fold.due for fold in self._folds.values() if fold.count), default=inf)
+        if crowded:
+            self._folds.clear()
+        self.due = min((fold.due for fold in self._folds.values()), default=inf)
         return sorted(lines, key=lambda line: line.first.at)
 
 
+@dataclass(frozen=True, slots=True)
 class _Line:
     """One line of the log, to be written outside any lock."""
 
-    def __init__(self, pool: str, fold: _Fold) -> None:
-        self.pool = pool
-        self.first, self.last = fold.happenings[0], fold.happenings[-1]
-        self.count = fold.count
-        self.silences = fold.silences
+    pool: str
+    first: Happening
+    last: Happening
+    count: int
+    shortest: float
+    longest: float
 
     def write(self) -> None:
         extra = {"event": self.last.name, "pool": self.pool, "count": self.count}
@@ -115,7 +121,7 @@ class _Line:
             return describe(last)
         if isinstance(last, Cut):
             how = "while lent" if last.lent else "while idle, and are replaced"
-            low, high = (duration(silence) for silence in self.silences)
+            low, high = duration(self.shortest), duration(self.longest)
             silent = low if low == high else f"{low} to {high}"
             return f"{count} connections were cut {how}: {last.cause}, after {silent} of silence"
         if isinstance(last, Suspected):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from .core.health import Vitals
 from .core.histogram import BOUNDS
 from .core.machine import Machine
 from .core.policy import Policy
-from .core.slot import Slot, State
+from .core.slot import State
 
 if TYPE_CHECKING:
     from .subscriptions import Hub
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One connection that ended without our doing. Times are seconds."""
+    """One connection that ended without our doing. Times are seconds.
 
+    ``cause`` has the server's words in it, ``kind`` is the same without them.
+    """
+
+    number: int
     ago: float
     cause: str
+    kind: str
     silent_for: float
     age: float
     lent: bool
@@ -109,7 +116,10 @@ class Snapshot:
     :param refusals: requests that ended without, by why: ``"timeout"``, ``"saturated"``,
         ``"full"``, ``"down"``, ``"rejected"``, ``"closed"``, ``"gave up"`` (by the caller).
     :param opened, open_failed: attempts to connect that succeeded and failed.
-    :param cuts: how many connections ended without our doing, by cause.
+    :param cuts: how many connections ended without our doing, by cause; ``cuts_lent`` of them
+        while somebody held them.
+    :param leaks: how many loans lasted longer than ``leak_after`` (``"held"``), and how many
+        connections were dropped without being returned (``"dropped"``).
     :param retired: how many the pool closed, by why.
     :param deaths: the last cuts, oldest first.
     :param wait: how long callers waited who got a connection.
@@ -137,6 +147,8 @@ class Snapshot:
     opened: int
     open_failed: int
     cuts: dict[str, int]
+    cuts_lent: int
+    leaks: dict[str, int]
     retired: dict[str, int]
     deaths: list[Death]
     wait: Durations
@@ -149,61 +161,100 @@ class Snapshot:
 
     @staticmethod
     def of(
-        name: str, machine: Machine, vitals: Vitals, hub: Hub, changed: set[str], now: float
+        name: str,
+        machine: Machine,
+        vitals: Callable[[float], Vitals],
+        hub: Hub,
+        changed: set[str],
+        mutex: AbstractContextManager[Any],
+        now: float,
     ) -> Snapshot:
-        trouble = machine.connector.trouble
+        """Read a pool. Its lock is held only while what must agree is copied: lending waits."""
+        with mutex:
+            seen = vitals(now)
+            trouble, last_error = machine.connector.trouble, machine.last_error
+            rows = [
+                (
+                    slot.number,
+                    slot.state,
+                    slot.since,
+                    slot.opened_at,
+                    slot.heard_at,
+                    slot.expires_at,
+                )
+                for slot in list(machine.slots)
+            ]
+            waits, uses = list(machine.waits.counts), list(machine.uses.counts)
+            waits[0] += machine.brief_waits + machine.waits_none()
+            uses[0] += machine.brief_uses
+            creations = tuple(machine.creations.counts)
+            sums = machine.waited, machine.used, machine.creations.sum
+            waiting, requests = machine.queue.live, machine.requests
+            refusals, retired = dict(machine.refusals), dict(machine.retired)
+            opened, open_failed = machine.connector.successes, machine.connect_errors
         slots = dict.fromkeys((state.value for state in State), 0)
-        connections = []
-        for slot in list(machine.slots):
-            slots[slot.state.value] += 1
-            connections.append(_view(slot, now))
-        waits = list(machine.waits.counts)
-        waits[0] += machine.brief_waits + machine.waits_none()
-        uses = list(machine.uses.counts)
-        uses[0] += machine.brief_uses
-        creations = machine.creations
+        for row in rows:
+            slots[row[1].value] += 1
         return Snapshot(
             name=name,
             at=now,
-            state=vitals.condition.value,
+            state=seen.condition.value,
             trouble=trouble.value if trouble else None,
             min_size=machine.policy.min_size,
             max_size=machine.policy.max_size,
             slots=slots,
-            connections=connections,
-            waiting=machine.queue.live,
+            connections=[_view(*row, now) for row in rows],
+            waiting=waiting,
             round_trip=machine.roundtrip.smoothed,
-            last_error=machine.last_error[1] if trouble and machine.last_error else None,
-            requests=machine.requests,
-            refusals=dict(machine.refusals),
-            opened=machine.connector.successes,
-            open_failed=machine.connect_errors,
+            last_error=last_error[1] if trouble and last_error else None,
+            requests=requests,
+            refusals=refusals,
+            opened=opened,
+            open_failed=open_failed,
             cuts=dict(hub.cut_counts),
-            retired=dict(machine.retired),
+            cuts_lent=hub.cuts_lent,
+            leaks=dict(hub.leaks),
+            retired=retired,
             deaths=[_death(cut, now) for cut in list(hub.cuts)],
-            wait=Durations(BOUNDS, tuple(waits), machine.waited),
-            use=Durations(BOUNDS, tuple(uses), machine.used),
-            connect=Durations(BOUNDS, tuple(creations.counts), creations.sum),
+            wait=Durations(BOUNDS, tuple(waits), sums[0]),
+            use=Durations(BOUNDS, tuple(uses), sums[1]),
+            connect=Durations(BOUNDS, creations, sums[2]),
             happenings=list(hub.recent),
-            dropped=sum(subscription.dropped for subscription in hub.subscriptions),
+            dropped=hub.dropped,
             settings=_settings(machine.policy, changed),
-            vitals=vitals,
+            vitals=seen,
         )
 
 
-def _view(slot: Slot, now: float) -> ConnectionView:
+def _view(
+    number: int,
+    state: State,
+    since: float,
+    opened_at: float,
+    heard_at: float,
+    expires_at: float,
+    now: float,
+) -> ConnectionView:
     return ConnectionView(
-        number=slot.number,
-        state=slot.state.value,
-        since=now - slot.since,
-        age=now - slot.opened_at,
-        silent_for=now - max(slot.heard_at, slot.since if slot.state is State.IDLE else -inf),
-        expires_in=slot.expires_at - now,
+        number=number,
+        state=state.value,
+        since=now - since,
+        age=now - opened_at,
+        silent_for=now - max(heard_at, since if state is State.IDLE else -inf),
+        expires_in=expires_at - now,
     )
 
 
 def _death(cut: Cut, now: float) -> Death:
-    return Death(now - cut.at, str(cut.cause), cut.silent_for, cut.age, cut.lent)
+    return Death(
+        number=cut.number,
+        ago=now - cut.at,
+        cause=str(cut.cause),
+        kind=cut.cause.kind,
+        silent_for=cut.silent_for,
+        age=cut.age,
+        lent=cut.lent,
+    )
 
 
 def _settings(policy: Policy, changed: set[str]) -> list[SettingView]:

@@ -13,12 +13,13 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
+from sys import is_finalizing
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self, cast
 from weakref import ref
 
-from .core.events import Cut, Happening, Lent, Returned
+from .core.events import Cut, Happening, Leaked, Lent, Returned
 from .logs import LogWriter
 from .runtime.threads import Crew
 
@@ -50,7 +51,7 @@ class Subscription:
         self._hub = ref(hub)
         self._queue: deque[Happening] = deque()
         self._mutex = Lock()
-        self._delivering = False
+        self._dispatcher: object | None = None  # who may deliver
         self._closed = False
 
     def close(self) -> None:
@@ -81,24 +82,38 @@ class Subscription:
             return isinstance(happening, self.kinds)
         return not isinstance(happening, LOANS)
 
-    def offer(self, happening: Happening) -> bool:
-        """Queue it; True if a dispatcher has to be started."""
+    def offer(self, happening: Happening) -> None:
+        """Queue it."""
         with self._mutex:
             if self._closed:
-                return False
+                return
             if len(self._queue) >= CAPACITY:
                 self.dropped += 1
-                return False
+                return
             self._queue.append(happening)
-            start, self._delivering = not self._delivering, True
-            return start
 
-    def next(self) -> Happening | None:
+    def claim(self, dispatcher: object) -> bool:
+        """Let this dispatcher deliver, if there is something and nobody else does."""
+        with self._mutex:
+            if self._dispatcher is not None or not self._queue:
+                return False
+            self._dispatcher = dispatcher
+            return True
+
+    def disclaim(self, dispatcher: object) -> None:
+        """This dispatcher has not been started for sure: if it has, it ends."""
+        with self._mutex:
+            if self._dispatcher is dispatcher:
+                self._dispatcher = None
+
+    def next(self, dispatcher: object) -> Happening | None:
         """The next to deliver; None if there is none, and then the dispatcher ends."""
         with self._mutex:
+            if self._dispatcher is not dispatcher:
+                return None
             if self._queue:
                 return self._queue.popleft()
-            self._delivering = False
+            self._dispatcher = None
             return None
 
     def rearm(self, hub: Hub) -> None:
@@ -106,19 +121,19 @@ class Subscription:
         self._hub = ref(hub)
         self._mutex = Lock()
         self._queue.clear()
-        self._delivering = False
+        self._dispatcher = None
 
-    def deliver(self, job: Any = None) -> None:
+    def deliver(self, dispatcher: object, job: Any = None) -> None:
         """Call a plain function, until there is nothing left to tell it."""
-        while (happening := self.next()) is not None:
+        while (happening := self.next(dispatcher)) is not None:
             try:
                 cast(Callable[[Any], None], self.listener)(happening)
-            except Exception:
+            except BaseException:  # a SystemExit too: the thread is the pool's, and must go on
                 self._failed(happening)
 
-    async def deliver_async(self) -> None:
+    async def deliver_async(self, dispatcher: object) -> None:
         """Call a coroutine function, until there is nothing left to tell it."""
-        while (happening := self.next()) is not None:
+        while (happening := self.next(dispatcher)) is not None:
             try:
                 await cast(Callable[[Any], Awaitable[None]], self.listener)(happening)
             except Exception:
@@ -139,7 +154,10 @@ class Hub:
         self.recent: deque[Happening] = deque(maxlen=REMEMBERED)
         self.cuts: deque[Cut] = deque(maxlen=REMEMBERED)
         self.cut_counts: Counter[str] = Counter()
+        self.cuts_lent = 0
+        self.leaks = {"held": 0, "dropped": 0}
         self.subscriptions: tuple[Subscription, ...] = ()
+        self._dropped_before = 0  # by subscriptions that have ended
         self._writer = LogWriter(name)
         self._mutex = Lock()
         self._crew = Crew(f"{name}-listener", most=1 << 30)
@@ -147,6 +165,12 @@ class Hub:
     @property
     def wants_loans(self) -> bool:
         return any(subscription.wants_loans for subscription in self.subscriptions)
+
+    @property
+    def dropped(self) -> int:
+        """How many happenings listeners have missed, since the beginning; never falls."""
+        with self._mutex:
+            return self._dropped_before + sum(s.dropped for s in self.subscriptions)
 
     def add(self, listener: Listener, kinds: tuple[Any, ...]) -> Subscription:
         if not callable(listener):
@@ -161,6 +185,8 @@ class Hub:
 
     def remove(self, subscription: Subscription) -> None:
         with self._mutex:
+            if subscription in self.subscriptions:
+                self._dropped_before += subscription.dropped
             self.subscriptions = tuple(s for s in self.subscriptions if s is not subscription)
 
     def inherit(self, other: Hub) -> None:
@@ -169,12 +195,11 @@ class Hub:
         for subscription in self.subscriptions:
             subscription.rearm(self)
 
-    def publish(self, happenings: deque[Happening]) -> list[Subscription]:
-        """Take all that has happened; return the subscriptions to be `dispatch`-ed.
+    def publish(self, happenings: deque[Happening]) -> None:
+        """Take all that has happened; `dispatch` delivers it.
 
         Several threads may come at once: what is told first stays first.
         """
-        started = []
         with self._mutex:
             while happenings:
                 happening = happenings[0]
@@ -184,18 +209,43 @@ class Hub:
                 if isinstance(happening, Cut):
                     self.cuts.append(happening)
                     self.cut_counts[happening.cause.kind] += 1
+                    self.cuts_lent += happening.lent
+                elif isinstance(happening, Leaked):
+                    self.leaks["dropped" if happening.dropped else "held"] += 1
                 for subscription in self.subscriptions:
-                    if subscription.wants(happening) and subscription.offer(happening):
-                        started.append(subscription)
+                    if subscription.wants(happening):
+                        subscription.offer(happening)
                 happenings.popleft()
-        return started
 
-    def dispatch(self, subscription: Subscription, spawn: Callable[[Any], None] | None) -> None:
-        """Start a dispatcher: a task (by ``spawn``) or a thread."""
-        if spawn and is_async(subscription.listener):
-            spawn(subscription.deliver_async())
-            return
-        self._submit(subscription.deliver)
+    def dispatch(self, spawn: Callable[[Any], None] | None) -> None:
+        """Call the dispatchers that are needed: tasks (by ``spawn``), or threads, which `man` starts.
+
+        Interrupted anywhere, it can be called again.
+        """
+        for subscription in self.subscriptions:
+            dispatcher = object()
+            try:
+                if not subscription.claim(dispatcher):
+                    continue
+                if spawn and is_async(subscription.listener):
+                    spawn(subscription.deliver_async(dispatcher))
+                else:
+                    self._submit(subscription.deliver, dispatcher)
+            except BaseException:
+                subscription.disclaim(dispatcher)
+                raise
+
+    @property
+    def short(self) -> bool:
+        """Whether a thread has to be started, by `man`."""
+        return self._crew.short
+
+    def man(self) -> None:
+        """Start the threads that are needed. See `Crew.man` for who may."""
+        try:
+            self._crew.man()
+        except RuntimeError:
+            pass  # the next turn tries again
 
     @property
     def log_due(self) -> float:
@@ -224,6 +274,8 @@ class Hub:
 
     def dismiss(self) -> list[Any]:
         """Let the dispatchers end when they have delivered; return their threads."""
+        if is_finalizing():
+            return []  # the threads are frozen, perhaps with the lock in hand
         return list(self._crew.dismiss())
 
 

@@ -73,7 +73,9 @@ def _learned(learned: e.Learned) -> str:
     return f"learned: {change}, because {learned.why}"
 
 
-def _bad_state(changed: e.StateChanged) -> int:
+def _state_level(changed: e.StateChanged) -> int:
+    if changed.after in (Condition.CLOSED.value, Condition.PAUSED.value):
+        return DEBUG  # told by a happening of its own
     return WARNING if changed.after == Condition.DOWN.value else INFO
 
 
@@ -111,7 +113,7 @@ _RULES: dict[type[e.Happening], tuple[Callable[[Any], int], Callable[[Any], str]
         lambda h: f"connection {h.number} is suspect: no answer within {duration(h.limit)}",
     ),
     e.Leaked: (_constant(WARNING), _leaked),
-    e.StateChanged: (_bad_state, _state),
+    e.StateChanged: (_state_level, _state),
     e.Recovered: (_constant(WARNING), lambda h: f"connected again after {duration(h.down_for)}"),
     e.QueueChanged: (lambda h: WARNING if h.saturated else INFO, _queue),
     e.Slept: (_constant(WARNING), _slept),

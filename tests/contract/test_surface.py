@@ -126,3 +126,11 @@ def test_the_classes_are_generic(name: str) -> None:
     connection = psycopg.AsyncConnection if name.startswith("Async") else psycopg.Connection
     assert cls[connection] is not None
     assert cls[connection[Any]](open=False).name
+
+
+def test_a_coroutine_function_cannot_listen_to_a_pool_of_threads() -> None:
+    async def listener(happening: object) -> None: ...
+
+    with pytest.raises(TypeError, match="async pool"):
+        everpool.ConnectionPool(open=False).subscribe(listener)
+    assert everpool.AsyncConnectionPool(open=False).subscribe(listener).dropped == 0

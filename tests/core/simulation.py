@@ -339,6 +339,7 @@ class World:
     def request(self, timeout: float = 30.0) -> Caller:
         caller = Caller(len(self.callers) + 1, self.now, timeout)
         self.callers.append(caller)
+        self.machine.requests += 1
         self._try(caller)
         return caller
 
@@ -347,7 +348,7 @@ class World:
         caller.tries += 1
         waiter = SimWaiter(caller, caller.deadline, now)
         while True:
-            slot = machine.take(now)
+            slot = machine.take(now) if machine.paused_at is None else None
             if slot is None:
                 self._join(waiter)
                 machine.acquire(waiter, now)
@@ -423,7 +424,7 @@ class World:
         slot = self._let_go(caller)
         conn = self.conns[slot]
         if conn.dead:
-            self.machine.discard(slot, self.now, dead=True)
+            self.machine.discard(slot, self.now, dead=True, returned=True)
         else:
             if not (self.server.silent or conn.silenced):
                 conn.heard_at = self.now
@@ -435,7 +436,7 @@ class World:
         self.settle()
 
     def release_broken(self, caller: Caller) -> None:
-        self.machine.discard(self._let_go(caller), self.now)
+        self.machine.discard(self._let_go(caller), self.now, returned=True)
         self.settle()
 
     def release_with_work(self, caller: Caller, takes: float = 0.002) -> None:
@@ -550,6 +551,14 @@ class World:
         self.machine.drain(self.now)
         self.settle()
 
+    def pause(self) -> None:
+        self.machine.pause(self.now)
+        self.settle()
+
+    def resume(self) -> None:
+        self.machine.resume(self.now)
+        self.settle()
+
     def close(self) -> None:
         self.machine.close(self.now)
         self.settle()
@@ -610,7 +619,9 @@ class World:
         # that was taken before it; none is served out of turn; no deadline is forgotten.
         if queue.live and idle and not machine.closed:
             tested = machine.tally[State.TESTING]
-            assert queue.live <= tested, "somebody waits while a connection rests"
+            assert queue.live <= tested or machine.paused_at is not None, (
+                "somebody waits while a connection rests"
+            )
         waiting = queue.waiting()
         assert queue.live == len(waiting)
         assert all(w.slot is None and w.refusal is None for w in waiting)

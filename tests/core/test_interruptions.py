@@ -96,9 +96,17 @@ class FragileMachine(Machine):
             super().abandon(waiter, now)
             self.reconcile()
 
-    def discard(self, slot: Slot, now: float, why: str = "unusable", *, dead: bool = False) -> None:
+    def discard(
+        self,
+        slot: Slot,
+        now: float,
+        why: str = "unusable",
+        *,
+        dead: bool = False,
+        returned: bool = False,
+    ) -> None:
         try:
-            super().discard(slot, now, why, dead=dead)
+            super().discard(slot, now, why, dead=dead, returned=returned)
         except Interrupted:
             super().discard(slot, now, why, dead=dead)
             self.reconcile()

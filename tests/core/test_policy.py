@@ -14,10 +14,11 @@ from everpool.core.policy import Policy, build, check_sizes
 WHOLE = ["min_size", "max_size", "max_waiting", "num_workers", "max_connecting"]
 SECONDS = [
     "timeout", "max_lifetime", "max_idle", "reconnect_timeout", "keepalive", "verify_after",
-    "peek_after", "connect_timeout", "callback_timeout",
+    "peek_after", "connect_timeout", "callback_timeout", "leak_after",
 ]  # fmt: skip
 FLAGS = ["watch", "tcp_settings", "pooled"]
-POSITIVE = ["keepalive", "max_lifetime", "connect_timeout", "callback_timeout"]
+CHOICES = {"when_down": ("wait", "fail")}
+POSITIVE = ["keepalive", "max_lifetime", "connect_timeout", "callback_timeout", "leak_after"]
 
 
 def made(**changes: Any) -> Policy:
@@ -33,7 +34,15 @@ def made(**changes: Any) -> Policy:
 
 
 def test_every_setting_is_tested_here():
-    assert {f.name for f in dataclasses.fields(Policy)} == {*WHOLE, *SECONDS, *FLAGS}
+    assert {f.name for f in dataclasses.fields(Policy)} == {*WHOLE, *SECONDS, *FLAGS, *CHOICES}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["Wait", "", None, True, 1])
+def test_a_choice_names_what_there_is_to_choose(name, value):
+    with pytest.raises(ValueError) as caught:
+        Policy(**{name: value})
+    assert all(word in str(caught.value) for word in (name, repr(value), *CHOICES[name]))
 
 
 class TestKinds:

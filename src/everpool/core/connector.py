@@ -38,6 +38,18 @@ PATIENCE_FACTOR = 4.0
 PATIENCE_LEAST = 0.8
 PATIENCE_UNKNOWN = 2.0
 
+# A session that ends so soon after its login was no success: a pooler that has lost its server
+# accepts logins and then hangs up. Without a pause a pool of ten made 380 logins a second.
+# Long enough to catch that, short against a path that cuts every second, which is no illness of
+# the server's.
+YOUNG = 0.2
+
+# Deaths so near each other are one: a pool that was filled at one moment dies at one moment.
+ONE_DEATH = FIRST_DELAY
+
+# Without a young death for so long, the next is the first again.
+YOUNG_FORGOTTEN = 10.0
+
 
 class Connector:
     __slots__ = (
@@ -45,6 +57,8 @@ class Connector:
         "_failures",
         "_hurried",
         "_random",
+        "_young",
+        "_young_at",
         "down_since",
         "most",
         "not_before",
@@ -65,12 +79,14 @@ class Connector:
         self._failures = 0
         self._failed_at = 0.0
         self._hurried = False
+        self._young = 0  # times that sessions died young, one after the other
+        self._young_at = -YOUNG_FORGOTTEN
         self._random = random
 
     def permits(self, now: float, opening: int, disowned: int) -> int:
         """How many attempts may start now, given those in flight."""
         if self.trouble is None:
-            return self.window - opening
+            return self.window - opening if now >= self.not_before else 0
         if now < self.not_before or opening or disowned > 1:
             return 0
         return 1
@@ -87,6 +103,7 @@ class Connector:
         self.typical = took if self.typical is None else self.typical * 0.875 + took * 0.125
         if self.trouble is not None:
             self.trouble = None
+            self.not_before = 0.0
             self._failures = 0
             self.window = 1
         elif self.successes == 1:
@@ -126,6 +143,16 @@ class Connector:
     def wounded(self) -> None:
         """A connection died: what replaces it starts slowly."""
         self.window = 1
+
+    def died_young(self, now: float) -> None:
+        """A connection died at once: the first time its replacement is not delayed."""
+        if now - self._young_at < ONE_DEATH:
+            return
+        self._young = 0 if now - self._young_at > YOUNG_FORGOTTEN else self._young + 1
+        self._young_at = now
+        if self._young and self.trouble is None:
+            cap = min(DELAY_WANTED, FIRST_DELAY * 2.0 ** min(self._young - 1, 16))
+            self.not_before = now + cap * (0.5 + 0.5 * self._random())
 
     def satisfied(self) -> None:
         """Nothing is short. If a connect has succeeded since the last death, all is well."""

@@ -92,7 +92,9 @@ class Machine(Upkeep):
         full = self.counted >= self.most
         self.queued += full or self.policy.pooled
         self.queue.join(waiter)
-        soon = min(waiter.deadline, now + SATURATED_AFTER)
+        soon = now + SATURATED_AFTER
+        if waiter.deadline < soon:
+            soon = waiter.deadline
         if soon < self.next_wake:
             self.next_wake = soon
         if not full or self.tally[State.SUSPECT]:
@@ -173,7 +175,7 @@ class Machine(Upkeep):
     def work(self, slot: Slot, now: float) -> bool:
         """The connection came back but needs work first; False if it is beyond that."""
         if slot.state is not LENT:
-            self.discard(slot, now)
+            self.discard(slot, now, returned=True)
             return False
         self._held(now - slot.since)
         self._fire(slot, Event.WORK)
@@ -210,7 +212,7 @@ class Machine(Upkeep):
         if returned:
             self._held(now - slot.since)
         if slot.state in (LENT, State.RETURNING) and dead:
-            self._died(slot)
+            self._died(slot, now)
         if slot.state is State.CORPSE or slot.state in (LENT, State.RETURNING):
             slot.waiter = None
             slot.why = why
@@ -248,7 +250,7 @@ class Machine(Upkeep):
                 slot.expires_at = min(slot.expires_at, now + self._lifetime())
         if self._excess() > 0:
             self.generation += 1  # shuts the door for returns: they are counted
-        self._retire_at = self._ping_at = now
+        self._retire_at = self._ping_at = self._leak_at = now
         self._wake_at(now)
         self._refill(now)
 

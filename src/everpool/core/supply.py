@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from math import inf
 
-from .connector import Connector
+from .connector import YOUNG, Connector
 from .effects import Close, Ping, ReconnectFailed, Wake
 from .events import Cut, Opened, OpenFailed, Pinged, Recovered, Retired, StateChanged
 from .health import Condition
@@ -296,16 +296,18 @@ class Supply(Table):
         if slot.state in (IDLE, State.TESTING, State.SUSPECT):
             self.lost += 1
             self.effects.append(Close(slot))
-            self._died(slot)
+            self._died(slot, now)
         elif slot.state in (LENT, State.RETURNING):
-            self._died(slot)
+            self._died(slot, now)
         else:
             return
         self._refill(now)
 
-    def _died(self, slot: Slot) -> None:
+    def _died(self, slot: Slot, now: float) -> None:
         self._fire(slot, Event.DIED)
         self.connector.wounded()
+        if now - slot.opened_at < YOUNG:
+            self.connector.died_young(now)
 
     def suspect_all(self, now: float) -> None:
         """Something concerns all connections: none is lent again before it has been tested."""
@@ -467,7 +469,7 @@ class Supply(Table):
         if trouble is None and not tally[State.SUSPECT] and not self._recovering:
             return Condition.UP if self.connector.successes else Condition.STARTING
         present = self._present()
-        if (trouble or tally[State.SUSPECT]) and not present:
+        if trouble and not present:
             self._recovering = True
             return Condition.DOWN
         if trouble or tally[State.SUSPECT]:

@@ -224,9 +224,11 @@ class Upkeep(Supply):
 
     def longest_wait(self, now: float) -> float:
         """How long the first in the queue has waited, in seconds."""
+        if not self.queue.live:
+            return 0.0
         try:
             return now - self.queue.first().since
-        except IndexError:  # nobody; asked without the shells' lock
+        except IndexError:  # asked without the shells' lock, and the last has just left
             return 0.0
 
     def _watch_queue(self, now: float) -> None:
@@ -239,11 +241,12 @@ class Upkeep(Supply):
         full = self.counted >= self.most and self.connector.trouble is None
         saturated = longest >= SATURATED_AFTER and full and self.paused_at is None
         at, returns = self._measured
-        self._measured = now, self.returns
         if not saturated:
             self.rate = 0.0
-        elif self.saturated and now > at:
+        elif self.saturated and now - at >= SATURATED_AFTER:
             self.rate = (self.returns - returns) / (now - at)
+        if not self.saturated or now - at >= SATURATED_AFTER:
+            self._measured = now, self.returns
         if saturated is not self.saturated:
             self.saturated = saturated
             self._tell(QueueChanged(now, saturated, self.queue.live, longest))
@@ -253,6 +256,9 @@ class Upkeep(Supply):
     def _find_leaks(self, now: float) -> None:
         """Tell once of each loan that lasts too long."""
         limit = self.policy.leak_after
+        if limit == inf:
+            self._leak_at = inf
+            return
         self._leak_at = now + min(LONGEST_SLEEP, limit)  # loans begin unseen
         for slot in self.slots:
             if slot.state is State.LENT and slot.leaked != slot.since:

@@ -37,9 +37,18 @@ _INTERRUPTED = 130
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write a picture of how it went.",
 )
+@click.option(
+    "--web", "live", is_flag=True, help="Show everpool alone, live in a browser, until Ctrl-C."
+)
 @click.pass_context
 def demo(
-    ctx: click.Context, seconds: float, seed: int, silent: bool, as_data: bool, svg: Path | None
+    ctx: click.Context,
+    seconds: float,
+    seed: int,
+    silent: bool,
+    as_data: bool,
+    svg: Path | None,
+    live: bool,
 ) -> None:
     """See cut connections under psycopg_pool and under everpool.
 
@@ -48,6 +57,11 @@ def demo(
 
     The status is 0 if everpool answered all requests, 1 if not, and 2 if the demo could not run.
     """
+    if live:
+        if as_data or svg is not None:
+            raise click.UsageError("--web goes with neither --json nor --svg")
+        _serve(Plan(seconds, seed, silent))
+        return
     # Before the run, so that what is missing is not found out after it.
     if svg is not None and not svg.parent.is_dir():
         raise click.BadParameter(f"there is no directory {svg.parent}", param_hint="--svg")
@@ -65,6 +79,18 @@ def demo(
     if as_data:
         click.echo(json.dumps(as_json(moment), indent=2))
     ctx.exit(0 if everpool_held(moment) else 1)
+
+
+def _serve(plan: Plan) -> None:
+    click.echo("Starting a PostgreSQL server …")
+    try:
+        from everpool.demo.live import serve_demo
+
+        serve_demo(plan, lambda url: click.echo(f"The page: {url}\nCtrl-C ends it."))
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+    except (BinariesNotFound, ServerError, OSError, ModuleNotFoundError) as error:
+        raise _Trouble(str(error)) from error
 
 
 def _drawing() -> Callable[[Moment, Path], None]:

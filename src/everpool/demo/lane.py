@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import everpool
 from everpool.demo.contestants import TIMEOUT, Contestant
@@ -113,15 +113,22 @@ class Lane:
         self._pool.open(wait=True, timeout=20.0)
 
     def begin(self, start: float, dues: Sequence[float]) -> None:
-        """Send the requests: *dues* are seconds after *start*."""
+        """Send the requests: *dues* are seconds after *start*. Again when those before are done."""
         self._start = start
-        self._requests = [Request(start + due) for due in dues]
+        with self._turn:
+            self._requests = [Request(start + due) for due in dues]
+            self._next = 0
         self._workers = [
             threading.Thread(target=self._work, name=f"everpool-demo-{number}", daemon=True)
             for number in range(WORKERS)
         ]
         for worker in self._workers:
             worker.start()
+
+    @property
+    def pool(self) -> Any:
+        """The pool, once the lane is open."""
+        return self._pool
 
     def look(self) -> View:
         """Tell how things stand."""

@@ -1,1 +1,2 @@
-"""What pools do, for the programs that watch services: Prometheus and OpenTelemetry."""
+"""What monitoring systems are told: see `everpool.telemetry.prometheus` and
+`everpool.telemetry.otel`."""

@@ -171,7 +171,7 @@ async def test_a_connect_that_hangs_ends_at_its_limit(make: Any, proxy: FaultPro
         start = monotonic()
         await eventually(lambda: pool.get_stats().get("connections_errors"), timeout=10)
         assert 1.9 < monotonic() - start < 4.5
-        assert pool.snapshot().state == "silent"
+        assert pool.snapshot().trouble == "silent"
         proxy.heal()
         await eventually(lambda: is_whole(pool, 1))
 

@@ -81,7 +81,7 @@ async def test_a_wrong_password_is_told_at_once_tried_rarely_and_recovers_when_i
         await sleep(1.5)
         await refused_at_once(pool, "password authentication failed")
         assert proxy.stats().accepted <= 3
-        assert pool.snapshot().state == "rejected"
+        assert pool.snapshot().trouble == "rejected"
         assert WRONG not in told(error, pool, listening)
         with psycopg.connect(locked.dsn, autocommit=True) as admin:
             admin.execute(f"alter role postgres password '{WRONG}'")
@@ -150,7 +150,7 @@ async def test_a_server_without_room_still_serves_those_connections_that_there_a
                 async with pool.connection(timeout=0.5):
                     pass
             assert not isinstance(caught.value, PoolUnavailable)
-            assert pool.snapshot().state == "too many connections"
+            assert pool.snapshot().trouble == "too many connections"
             waiter = spawn(request, pool, 5)
             await sleep(0.05)
         await waiter.result()

@@ -180,7 +180,7 @@ async def test_after_a_suspend_all_connections_are_tested_before_they_are_lent(
             rule.release()
         await eventually(lambda: at_rest(pool) >= 4)
         assert old <= database.pids()  # nobody is killed for the machine's sleep
-        assert "600.0 s suspended" in caplog.text
+        assert "suspended for 600.0 s" in caplog.text
         assert not cuts(pool)
 
 

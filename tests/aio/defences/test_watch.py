@@ -50,6 +50,7 @@ async def test_the_reason_of_a_death_is_known(make: Any, proxy: FaultProxy, sqls
         death = pool.snapshot().deaths[0]
         assert not death.lent
         assert 0 <= death.silent_for <= death.age < 10
+        assert (death.number, death.kind) == (1, f"FATAL {sqlstate}")  # kind: without the words
 
 
 @pytest.mark.parametrize("sqlstate", ["57P01", "57P05"])

@@ -156,7 +156,7 @@ def test_a_connect_that_hangs_ends_at_its_limit(make: Any, proxy: FaultProxy) ->
         start = monotonic()
         eventually(lambda: pool.get_stats().get("connections_errors"), timeout=10)
         assert 1.9 < monotonic() - start < 4.5
-        assert pool.snapshot().state == "silent"
+        assert pool.snapshot().trouble == "silent"
         proxy.heal()
         eventually(lambda: is_whole(pool, 1))
 

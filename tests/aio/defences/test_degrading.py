@@ -1,0 +1,140 @@
+"""What callers get while the pool cannot serve them: soon, with the reason and when to come again."""
+
+from __future__ import annotations
+
+import pickle
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import everpool
+from everpool import PoolSaturated, PoolTimeout, PoolUnavailable, Refused, TooManyRequests, events
+from everpool.lab import FIN, FaultProxy
+from tests.aio.defences.measure import is_whole, request
+from tests.support.aio import Worker, eventually, gather, scalar, sleep, spawn
+
+pytestmark = pytest.mark.anyio
+
+
+async def refusal(pool: Any, timeout: float | None = None) -> tuple[Any, float]:
+    """What a caller is told, and how long it took."""
+    start = monotonic()
+    with pytest.raises(Refused) as caught:
+        await request(pool, timeout)
+    return caught.value, monotonic() - start
+
+
+async def hold(pool: Any, seconds: float, timeout: float = 30.0) -> None:
+    async with pool.connection(timeout) as conn:
+        await scalar(conn, "select pg_sleep(%s)", seconds)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hang"])
+async def test_a_pool_that_fails_tells_the_cause_within_a_reconnect_period(
+    make: Any, proxy: FaultProxy, fault: str, figure: Any
+) -> None:
+    async with make(2, when_down="fail", timeout=30.0) as pool:
+        await pool.wait(10)
+        getattr(proxy, fault)()
+        proxy.cut(FIN)
+        await eventually(lambda: len(pool.snapshot().deaths) == 2)
+        longest = 0.0
+        for _ in range(20):
+            ex, took = await refusal(pool)
+            longest = max(longest, took)
+            assert isinstance(ex, PoolUnavailable) and isinstance(ex, PoolTimeout)
+            assert ex.code == "down" and 0 < ex.retry_after < 5
+            assert "of 2 connections" in ex.picture
+            await sleep(0.02)
+        figure("refused after, s", longest, 1.0)
+        heard: list[Any] = []
+        pool.subscribe(heard.append, events.Recovered, events.StateChanged)
+        proxy.heal()
+        await eventually(lambda: pool.snapshot().state == "up", timeout=4)
+        await request(pool)
+        await eventually(lambda: any(isinstance(h, events.Recovered) for h in heard))
+
+
+async def test_a_queue_that_cannot_be_served_in_time_is_refused_at_once(make: Any) -> None:
+    async with make(2) as pool:
+        await pool.wait(10)
+        workers: list[Worker] = [spawn(hold, pool, 0.5) for _ in range(30)]  # 7.5 s of work
+        await eventually(lambda: pool.snapshot().vitals.saturated, timeout=3)
+        assert pool.health().checks[2].status.value == "warn"
+        await sleep(2.2)
+        ex, took = await refusal(pool, 1.0)
+        assert isinstance(ex, PoolSaturated) and isinstance(ex, PoolTimeout)
+        assert ex.code == "saturated" and took < 0.2
+        assert 1 < ex.retry_after < 8
+        assert "a second are served" in str(ex)
+        await gather(*workers, timeout=30)
+        assert pool.snapshot().refusals == {"saturated": 1}
+        await eventually(lambda: not pool.snapshot().vitals.saturated)
+
+
+async def test_every_refusal_says_when_to_come_again_and_survives_pickling(
+    make: Any, proxy: FaultProxy
+) -> None:
+    async with make(1, max_waiting=1) as pool:
+        await pool.wait(10)
+        conn = await pool.getconn()
+        late = spawn(refusal, pool, 0.3)
+        await eventually(lambda: pool.snapshot().waiting == 1)
+        full, took = await refusal(pool)
+        assert isinstance(full, TooManyRequests) and full.code == "full" and took < 0.1
+        timeout, _ = await late.result()
+        assert isinstance(timeout, PoolTimeout) and timeout.code == "timeout"
+        await pool.putconn(conn)
+    closed, _ = await refusal(pool)
+    assert isinstance(closed, everpool.PoolClosed) and closed.code == "closed"
+    for ex in (full, timeout):
+        again = pickle.loads(pickle.dumps(ex))
+        assert type(again) is type(ex) and str(again) == str(ex)
+        assert (again.code, again.retry_after, again.picture) == (
+            ex.code,
+            ex.retry_after,
+            ex.picture,
+        )
+        assert ex.retry_after > 0 and "1 of 1 connections" in ex.picture
+
+
+async def test_a_pause_holds_callers_and_resuming_serves_them(make: Any) -> None:
+    async with make(2) as pool:
+        await pool.wait(10)
+        conn = await pool.getconn()
+        await pool.pause()
+        assert pool.snapshot().state == "paused" and pool.health().ready.ok
+        callers = [spawn(request, pool, 10) for _ in range(3)]
+        await pool.putconn(conn)
+        await sleep(0.3)
+        assert not any(caller.done for caller in callers)
+        ex, _ = await refusal(pool, 0.2)
+        assert ex.code == "timeout"
+        await pool.resume()
+        await gather(*callers)
+        await eventually(lambda: is_whole(pool, 2))
+        assert pool._direct
+
+
+async def test_health_is_read_in_any_state(make: Any, proxy: FaultProxy) -> None:
+    pool = make(2)
+    health = pool.health()
+    assert health.state.value == "new" and not health.started.ok and health.live.ok
+    async with pool:
+        await pool.wait(10)
+        health = pool.health()
+        assert (health.status.value, health.state.value) == ("pass", "up")
+        assert health.live.ok and health.started.ok and health.ready.ok
+        proxy.refuse()
+        proxy.cut(FIN)
+        await eventually(lambda: pool.health().state.value == "down")
+        health = pool.health()
+        assert health.status.value == "fail" and health.live.ok
+        assert health.ready.ok and health.ready.status.value == "warn"
+        told = " ".join(check.text for check in health.checks) + health.why + health.ready.why
+        assert "127.0.0.1" not in told and "refused" in health.checks[0].detail
+        proxy.accept()
+        await eventually(lambda: pool.health().state.value == "up")
+    health = pool.health()
+    assert health.state.value == "closed" and not health.ready.ok and health.live.ok
