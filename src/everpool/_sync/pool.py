@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import inf
@@ -39,6 +40,9 @@ from .lending import Lending
 logger = logging.getLogger("everpool")
 
 _new = object.__new__
+
+Around = Callable[[], AbstractContextManager[Callable[[int], None]]]
+"""See `ConnectionPool.trace`."""
 
 # A pool that is being closed waits so long for its listeners to hear of it.
 LISTENERS_GRACE = 1.0
@@ -125,6 +129,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
     )
 
     _pooled = True
+    _around: Around | None = None
 
     def __init__(
         self,
@@ -243,7 +248,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
             connection.rollback,
         )
         in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
-        in_use = in_use and self._machine.paused_at is None
+        in_use = in_use and self._machine.paused_at is None and self._around is None
         self._loans = self._hub.wants_loans
         doors = doors and not self._loans
         self._direct = in_use and doors and self._check is None and not self._own_enter
@@ -359,6 +364,15 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
+        around = self._around
+        if around is None:
+            return self._lend(timeout)
+        with around() as told:
+            conn = self._lend(timeout)
+            told(cast(Any, conn)._slot.number)
+        return conn
+
+    def _lend(self, timeout: float | None) -> CT:
         self._usable()
         self._machine.requests += 1
         if timeout is None:
@@ -469,6 +483,22 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         subscription = self._hub.add(listener, kinds)
         self._read_fast_paths()
         return subscription
+
+    def trace(self, around: Around | None) -> None:
+        """Have every request for a connection made inside a context; None ends that.
+
+        For traces: the context is entered in the thread or task that asks, and left with what
+        the request ends with. It costs every checkout some microseconds.
+
+        :param around: called once for each request; returns a context manager that gives a
+            function, which is called with the number of the connection that is lent. What they
+            raise, the caller gets.
+        :raises ValueError: the requests of this pool pass through another already.
+        """
+        if around is not None and self._around is not None:
+            raise ValueError(f"pool {self.name!r} is traced already")
+        self._around = around
+        self._read_fast_paths()
 
     def health(self) -> Health:
         """How the pool is, and what follows. Reads memory only, from any thread; never waits.

@@ -37,7 +37,7 @@ class Opened(Happening):
 
 @dataclass(frozen=True, slots=True)
 class OpenFailed(Happening):
-    """An attempt to connect failed; the next may start in ``retry_in`` seconds."""
+    """An attempt to connect failed after ``took``; the next may start in ``retry_in`` seconds."""
 
     name: ClassVar[str] = "connection.open_failed"
 
@@ -45,6 +45,7 @@ class OpenFailed(Happening):
     trouble: Trouble
     text: str
     retry_in: float
+    took: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

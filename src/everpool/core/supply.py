@@ -175,7 +175,7 @@ class Supply(Table):
         wanted = bool(self.queue.live or self.hopes)
         retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
-        self._tell(OpenFailed(now, slot.number, trouble, text, retry_in))
+        self._tell(OpenFailed(now, slot.number, trouble, text, retry_in, now - slot.since))
         if fine_before and trouble is Trouble.GONE:
             self.suspect_all(now)
         self._refill(now)

@@ -1,1 +1,2 @@
-"""What monitoring systems are told: see `everpool.telemetry.prometheus`."""
+"""What monitoring systems are told: see `everpool.telemetry.prometheus` and
+`everpool.telemetry.otel`."""
