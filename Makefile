@@ -6,7 +6,7 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help demo test bench lint generate clean
+.PHONY: help demo example cut silence away back test bench lint generate clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | \
@@ -15,6 +15,14 @@ help:  ## Show this list
 demo:  ## See the problem and the cure, on this machine
 	@tools/bootstrap.sh demo
 	@$(BIN)/everpool demo $(ARGS)
+
+example:  ## Start a service that stays up, and watch it (see examples/service)
+	@tools/bootstrap.sh dev
+	@$(BIN)/python examples/service/start.py $(ARGS)
+
+cut:  ## Cut the connections of the example; also: make silence, away, back
+cut silence away back:
+	@$(BIN)/python examples/service/faults.py $@
 
 test: lint  ## Run every check and every test
 	$(BIN)/python -m pytest $(ARGS)
@@ -40,4 +48,4 @@ generate:  ## Write the sync side from the async side, the dashboard, and format
 clean:  ## Remove the environment, caches and build results
 	rm -rf .venv build dist .coverage htmlcov
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
-	find bench src tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find bench examples src tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -7,21 +7,24 @@ changed import line::
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ._async.null_pool import AsyncNullConnectionPool
-from ._async.pool import AsyncConnectionPool
-from ._sync.null_pool import NullConnectionPool
-from ._sync.pool import ConnectionPool
-from .core.health import Health
-from .errors import (
-    PoolClosed,
-    PoolSaturated,
-    PoolTimeout,
-    PoolUnavailable,
-    Refused,
-    TooManyRequests,
-)
-from .snapshot import Death, Snapshot
+if TYPE_CHECKING:
+    from ._async.null_pool import AsyncNullConnectionPool
+    from ._async.pool import AsyncConnectionPool
+    from ._sync.null_pool import NullConnectionPool
+    from ._sync.pool import ConnectionPool
+    from .core.health import Health
+    from .errors import (
+        PoolClosed,
+        PoolSaturated,
+        PoolTimeout,
+        PoolUnavailable,
+        Refused,
+        TooManyRequests,
+    )
+    from .snapshot import Death, Snapshot
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,36 @@ __all__ = [
     "Snapshot",
     "TooManyRequests",
 ]
+
+# Where each name is. It is loaded when it is first used: psycopg takes a fifth of a second, and
+# `everpool check`, which a platform runs every few seconds, has no use for it.
+_PLACES = {
+    "AsyncConnectionPool": "._async.pool",
+    "AsyncNullConnectionPool": "._async.null_pool",
+    "ConnectionPool": "._sync.pool",
+    "Death": ".snapshot",
+    "Health": ".core.health",
+    "NullConnectionPool": "._sync.null_pool",
+    "PoolClosed": ".errors",
+    "PoolSaturated": ".errors",
+    "PoolTimeout": ".errors",
+    "PoolUnavailable": ".errors",
+    "Refused": ".errors",
+    "Snapshot": ".snapshot",
+    "TooManyRequests": ".errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_PLACES[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # Who configures no logging hears nothing from a library.
 logging.getLogger("everpool").addHandler(logging.NullHandler())

@@ -51,7 +51,7 @@ class Subscription:
         self._hub = ref(hub)
         self._queue: deque[Happening] = deque()
         self._mutex = Lock()
-        self._delivering = False
+        self._dispatcher: object | None = None  # who may deliver
         self._closed = False
 
     def close(self) -> None:
@@ -82,24 +82,38 @@ class Subscription:
             return isinstance(happening, self.kinds)
         return not isinstance(happening, LOANS)
 
-    def offer(self, happening: Happening) -> bool:
-        """Queue it; True if a dispatcher has to be started."""
+    def offer(self, happening: Happening) -> None:
+        """Queue it."""
         with self._mutex:
             if self._closed:
-                return False
+                return
             if len(self._queue) >= CAPACITY:
                 self.dropped += 1
-                return False
+                return
             self._queue.append(happening)
-            start, self._delivering = not self._delivering, True
-            return start
 
-    def next(self) -> Happening | None:
+    def claim(self, dispatcher: object) -> bool:
+        """Let this dispatcher deliver, if there is something and nobody else does."""
+        with self._mutex:
+            if self._dispatcher is not None or not self._queue:
+                return False
+            self._dispatcher = dispatcher
+            return True
+
+    def disclaim(self, dispatcher: object) -> None:
+        """This dispatcher has not been started for sure: if it has, it ends."""
+        with self._mutex:
+            if self._dispatcher is dispatcher:
+                self._dispatcher = None
+
+    def next(self, dispatcher: object) -> Happening | None:
         """The next to deliver; None if there is none, and then the dispatcher ends."""
         with self._mutex:
+            if self._dispatcher is not dispatcher:
+                return None
             if self._queue:
                 return self._queue.popleft()
-            self._delivering = False
+            self._dispatcher = None
             return None
 
     def rearm(self, hub: Hub) -> None:
@@ -107,19 +121,19 @@ class Subscription:
         self._hub = ref(hub)
         self._mutex = Lock()
         self._queue.clear()
-        self._delivering = False
+        self._dispatcher = None
 
-    def deliver(self, job: Any = None) -> None:
+    def deliver(self, dispatcher: object, job: Any = None) -> None:
         """Call a plain function, until there is nothing left to tell it."""
-        while (happening := self.next()) is not None:
+        while (happening := self.next(dispatcher)) is not None:
             try:
                 cast(Callable[[Any], None], self.listener)(happening)
-            except Exception:
+            except BaseException:  # a SystemExit too: the thread is the pool's, and must go on
                 self._failed(happening)
 
-    async def deliver_async(self) -> None:
+    async def deliver_async(self, dispatcher: object) -> None:
         """Call a coroutine function, until there is nothing left to tell it."""
-        while (happening := self.next()) is not None:
+        while (happening := self.next(dispatcher)) is not None:
             try:
                 await cast(Callable[[Any], Awaitable[None]], self.listener)(happening)
             except Exception:
@@ -181,12 +195,11 @@ class Hub:
         for subscription in self.subscriptions:
             subscription.rearm(self)
 
-    def publish(self, happenings: deque[Happening]) -> list[Subscription]:
-        """Take all that has happened; return the subscriptions to be `dispatch`-ed.
+    def publish(self, happenings: deque[Happening]) -> None:
+        """Take all that has happened; `dispatch` delivers it.
 
         Several threads may come at once: what is told first stays first.
         """
-        started = []
         with self._mutex:
             while happenings:
                 happening = happenings[0]
@@ -200,17 +213,39 @@ class Hub:
                 elif isinstance(happening, Leaked):
                     self.leaks["dropped" if happening.dropped else "held"] += 1
                 for subscription in self.subscriptions:
-                    if subscription.wants(happening) and subscription.offer(happening):
-                        started.append(subscription)
+                    if subscription.wants(happening):
+                        subscription.offer(happening)
                 happenings.popleft()
-        return started
 
-    def dispatch(self, subscription: Subscription, spawn: Callable[[Any], None] | None) -> None:
-        """Start a dispatcher: a task (by ``spawn``) or a thread."""
-        if spawn and is_async(subscription.listener):
-            spawn(subscription.deliver_async())
-            return
-        self._submit(subscription.deliver)
+    def dispatch(self, spawn: Callable[[Any], None] | None) -> None:
+        """Call the dispatchers that are needed: tasks (by ``spawn``), or threads, which `man` starts.
+
+        Interrupted anywhere, it can be called again.
+        """
+        for subscription in self.subscriptions:
+            dispatcher = object()
+            try:
+                if not subscription.claim(dispatcher):
+                    continue
+                if spawn and is_async(subscription.listener):
+                    spawn(subscription.deliver_async(dispatcher))
+                else:
+                    self._submit(subscription.deliver, dispatcher)
+            except BaseException:
+                subscription.disclaim(dispatcher)
+                raise
+
+    @property
+    def short(self) -> bool:
+        """Whether a thread has to be started, by `man`."""
+        return self._crew.short
+
+    def man(self) -> None:
+        """Start the threads that are needed. See `Crew.man` for who may."""
+        try:
+            self._crew.man()
+        except RuntimeError:
+            pass  # the next turn tries again
 
     @property
     def log_due(self) -> float:

@@ -26,7 +26,7 @@ from ..core.events import Happening
 from ..core.health import Condition, Health, Vitals, judge
 from ..core.policy import LEAK_AFTER, build, check_sizes
 from ..core.slot import State
-from ..errors import refused
+from ..errors import PoolClosed, refused
 from ..runtime import aio as rt
 from ..snapshot import Snapshot
 from ..subscriptions import Hub, Listener, Subscription, is_async
@@ -414,7 +414,10 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         :raises PoolClosed: the pool is not open.
         :raises RuntimeError: it belongs to another event loop.
         """
-        self._check_open_getconn()
+        try:
+            self._check_open_getconn()
+        except PoolClosed as ex:
+            raise refused("closed", str(ex), 0.0, str(ex)) from None
         if self._forked:
             if True:  # ASYNC
                 self._enter_loop()

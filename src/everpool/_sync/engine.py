@@ -144,7 +144,10 @@ class Engine(Generic[CT]):
         try:
             if background is None:
                 raise RuntimeError("the pool was closed")
-            self._jobs[slot] = background.connect(_connect_job, ref(self), slot)
+            job = background.connect(_connect_job, ref(self), slot)
+            with self._mutex:
+                if slot.state in (State.OPENING, State.DISOWNED):  # else it is done already
+                    self._jobs.setdefault(slot, job)
         except RuntimeError as ex:  # the interpreter is going: no threads, no tasks
             with self._mutex:
                 self._machine.open_failed(slot, monotonic(), str(ex), Trouble.GONE)
@@ -223,8 +226,12 @@ class Engine(Generic[CT]):
 
     def _order_tell(self, effect: order.Tell) -> None:
         hub, background = self._hub, self._background
-        for subscription in hub.publish(self._machine.happenings):
-            hub.dispatch(subscription, background.spawn if background else None)
+        hub.publish(self._machine.happenings)
+        hub.dispatch(background.spawn if background else None)
+        if background is None:
+            hub.man()
+        elif hub.short:
+            background.alarm(monotonic())  # its thread starts the dispatchers
         if background is not None:
             background.alarm(hub.log_due)
         else:
@@ -275,6 +282,7 @@ class Engine(Generic[CT]):
             self._perform()
             if now >= self._hub.log_due:
                 self._hub.write_aside(now)
+            self._hub.man()
             guards = (guard.deadline for guard in list(self._guards))
             self._turned_at = now
             self._due = min([machine.next_wake, self._hub.log_due, *guards])
@@ -337,7 +345,7 @@ class Engine(Generic[CT]):
             for slot in list(self._machine.slots):
                 if slot.state is State.RETURNING and slot not in self._resetting:
                     background.work(_reset_job, ref(self), slot)
-            background.alarm(monotonic())
+            background.rouse()
 
     # -- connecting ---------------------------------------------------------------------------
 
@@ -471,6 +479,10 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
         pool = pool_ref()
         if pool is None:
             return
+        with pool._mutex:
+            wanted = slot.state in (State.OPENING, State.DISOWNED)
+            if not wanted or pool._jobs.setdefault(slot, job) is not job:
+                return  # ordered twice, after an interruption
         connection_class, policy = pool.connection_class, pool._policy
         sources = pool.conninfo, pool.kwargs
         del pool

@@ -29,7 +29,7 @@ from ..core.events import Happening
 from ..core.health import Condition, Health, Vitals, judge
 from ..core.policy import LEAK_AFTER, build, check_sizes
 from ..core.slot import State
-from ..errors import refused
+from ..errors import PoolClosed, refused
 from ..runtime import threads as rt
 from ..snapshot import Snapshot
 from ..subscriptions import Hub, Listener, Subscription, is_async
@@ -388,7 +388,10 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         :raises PoolClosed: the pool is not open.
         :raises RuntimeError: it belongs to another event loop.
         """
-        self._check_open_getconn()
+        try:
+            self._check_open_getconn()
+        except PoolClosed as ex:
+            raise refused("closed", str(ex), 0.0, str(ex)) from None
         if self._forked:
             with self._lock:
                 if self._forked:

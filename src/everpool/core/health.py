@@ -175,6 +175,11 @@ def _state(vitals: Vitals) -> Check:
         Condition.PAUSED: (Status.WARN, "the pool is paused"),
         Condition.CLOSED: (Status.FAIL, "the pool is closed"),
     }[condition]
+    if condition is Condition.DOWN and vitals.error_age > STALE_AFTER:
+        # A pool that nobody asks, and that need not be full, does not try. Were it held to be
+        # down, a strict readiness would keep away the traffic that makes it try.
+        status = Status.WARN
+        text = f"the database could not be reached {vitals.error_age:.0f} s ago, untried since"
     detail = f"{vitals.error_age:.1f} s ago: {vitals.error}" if vitals.error else ""
     return Check("state", status, condition.value, "", text, vitals.since, detail)
 

@@ -158,6 +158,11 @@ class Background:
         except RuntimeError:
             pass  # the loop has been closed
 
+    def rouse(self) -> None:
+        """Give the pool a turn now, whatever became of an ``alarm`` that was interrupted."""
+        self.due = float("inf")
+        self.alarm(monotonic())
+
     @property
     def alive(self) -> bool:
         return not self._loop.is_closed()

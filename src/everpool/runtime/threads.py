@@ -34,6 +34,9 @@ STOCK = Connection
 # A worker without work stays so long, to serve the next burst without starting a thread.
 LINGER = 5.0
 
+# The system starts no more threads: somebody else's have to end first, which takes a while.
+AFTER_REFUSED = 1.0
+
 # A query interrupted by its user: time to cancel it and read the rest, before the socket is
 # shut down. Longer would keep the user waiting for a server that may not be there.
 CANCEL_GRACE = 0.25
@@ -97,7 +100,7 @@ class Job:
             self._call(*self._args, self)
         except Stopped:
             pass
-        except Exception:
+        except BaseException:  # a SystemExit of the user's too: others' jobs wait for this thread
             logger.exception("everpool: background job failed")
 
     def interruptible(self, call: Callable[[], T]) -> T:
@@ -140,74 +143,121 @@ def _raise_in(thread: int) -> None:
 
 
 class Crew:
-    """Daemon threads that run jobs: started on demand, at most ``most``, gone when idle."""
+    """Daemon threads that run jobs: started on demand, at most ``most``, gone when idle.
+
+    ``submit`` only queues: `man` starts the threads, and is called by somebody else. CPython up
+    to 3.11 delivers an exception thrown at a thread that starts another to the new one, which
+    dies of it, and ``Thread.start`` waits for it for ever (seen on 3.11.7). A borrower may be
+    thrown at; the pool's own thread is known to nobody.
+
+    An interruption may leave any line undone. So nothing is counted: a thread that is not alive
+    is none of the crew's, and what is missing is found anew each time.
+    """
 
     def __init__(self, name: str, most: int) -> None:
         self.most = most
         self._name = name
         self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._idle = 0
+        # Taken by itself and never through the condition, whose ``__enter__`` is Python: an
+        # interruption in there keeps the lock. Reentrant: a pool may be collected, and its crews
+        # dismissed, by a thread that holds it.
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
         self._dismissed = False
         self._ended = False
         self._threads: set[threading.Thread] = set()
+        self._busy: set[threading.Thread] = set()
+        self._starting: set[threading.Thread] = set()
         self._count = 0
         _crews.add(self)
 
     def submit(self, call: Callable[..., None], *args: Any) -> Job:
-        """Run ``call(*args, job)`` soon.
+        """Run ``call(*args, job)`` soon, in a thread that is free or that `man` starts.
 
         :raises RuntimeError: the interpreter starts no threads any more.
         """
+        if self._ended:
+            raise RuntimeError("the interpreter is ending")
         job = Job(call, args)
-        with self._changed:
-            if self._ended:
-                raise RuntimeError("the interpreter is ending")
+        with self._mutex:
             self._jobs.append(job)
-            if self._idle >= len(self._jobs) or len(self._threads) >= self.most:
-                self._changed.notify()
-                return job
+            self._changed.notify()
+        return job
+
+    @property
+    def short(self) -> bool:
+        """Whether there are jobs for which `man` would start a thread."""
+        with self._mutex:
+            short = self._is_short()
+        return short
+
+    def man(self) -> None:
+        """Start the threads that are missing, and wake those that rest beside a job.
+
+        :raises RuntimeError: no more threads can be started; the jobs stay queued.
+        """
+        if not self._jobs:
+            return
+        with self._mutex:
+            self._changed.notify(len(self._jobs))
+        while self.short:
             self._count += 1
             name = f"{self._name}-{self._count}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             try:
+                with self._mutex:
+                    self._starting.add(thread)
+                    if self._ended or not self._is_short():  # looked at last: see `end`
+                        return
+                    self._threads.add(thread)
                 thread.start()
-            except RuntimeError:
-                self._jobs.remove(job)
-                raise
-            self._threads.add(thread)
-        return job
+            finally:
+                self._starting.discard(thread)
 
     def end(self) -> None:
-        """Start no thread any more; return when none is being started."""
-        if self._changed.acquire(timeout=1.0):
-            self._ended = True
-            self._changed.release()
+        """Start no thread any more; return when none is being started, after 1 s at most."""
+        self._ended = True
+        deadline = monotonic() + 1.0
+        while self._starting and monotonic() < deadline:
+            sleep(0.001)
 
     def dismiss(self) -> list[threading.Thread]:
         """Let the threads end when all jobs are done; return them."""
-        with self._changed:
+        try:
+            self.man()
+        except RuntimeError as ex:
+            logger.warning("everpool: no thread for a last job: %s", ex)
+        with self._mutex:
             self._dismissed = True
             self._changed.notify_all()
             return list(self._threads)
 
+    def _is_short(self) -> bool:
+        self._threads = {
+            thread for thread in self._threads if thread.is_alive() or thread in self._starting
+        }
+        self._busy &= self._threads
+        free = len(self._threads) - len(self._busy)
+        return len(self._jobs) > free and len(self._threads) < self.most
+
     def _work(self) -> None:
-        try:
-            while True:
-                with self._changed:
-                    if not self._jobs and not self._dismissed:
-                        self._idle += 1
-                        self._changed.wait(LINGER)
-                        self._idle -= 1
-                    if not self._jobs:
-                        self._threads.discard(threading.current_thread())
-                        return
-                    job = self._jobs.popleft()
-                job.run()
-                del job
-        finally:  # also when a callback ended the thread
-            with self._changed:
-                self._threads.discard(threading.current_thread())
+        thread = threading.current_thread()
+        with self._mutex:
+            self._threads.add(thread)
+        while (job := self._next(thread)) is not None:
+            job.run()
+            del job
+
+    def _next(self, thread: threading.Thread) -> Job | None:
+        with self._mutex:
+            self._busy.discard(thread)
+            if not self._jobs and not self._dismissed:
+                self._changed.wait(LINGER)
+            if not self._jobs:
+                self._threads.discard(thread)
+                return None
+            self._busy.add(thread)
+            return self._jobs.popleft()
 
 
 _crews: WeakSet[Crew] = WeakSet()
@@ -237,11 +287,17 @@ class Background:
 
     def connect(self, call: Callable[..., None], *args: Any) -> Job:
         """Run a connect job; each has a thread."""
-        return self._connectors.submit(call, *args)
+        return self._submit(self._connectors, call, *args)
 
     def work(self, call: Callable[..., None], *args: Any) -> Job:
         """Run a job of the returning side; at most ``workers`` at once."""
-        return self._workers.submit(call, *args)
+        return self._submit(self._workers, call, *args)
+
+    def _submit(self, crew: Crew, call: Callable[..., None], *args: Any) -> Job:
+        job = crew.submit(call, *args)
+        if crew.short:
+            self.rouse()
+        return job
 
     # Listeners are plain functions here.
     spawn = None
@@ -256,6 +312,11 @@ class Background:
     def nudge(self, when: float) -> None:
         """As ``alarm``."""
         self.alarm(when)
+
+    def rouse(self) -> None:
+        """Wake the thread, whatever became of an ``alarm`` that was interrupted."""
+        if threading.get_ident() != self._thread.ident:
+            self._watch.ring()
 
     @property
     def alive(self) -> bool:
@@ -275,6 +336,16 @@ class Background:
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join(1.0)
 
+    def _man(self) -> float:
+        """Give the crews the threads they need; return when to try again."""
+        try:
+            self._connectors.man()
+            self._workers.man()
+        except RuntimeError as ex:
+            logger.warning("everpool: no thread for a job that waits: %s", ex)
+            return monotonic() + AFTER_REFUSED
+        return float("inf")
+
     def _run(self) -> None:
         watch, pool_ref = self._watch, self._pool
         try:
@@ -286,7 +357,7 @@ class Background:
                 self.due = float("inf")
                 next_turn = pool._turn(ready)
                 del pool
-                self.due = min(self.due, next_turn)
+                self.due = min(self.due, next_turn, self._man())
         finally:
             watch.close()
 

@@ -86,8 +86,8 @@ async def test_every_refusal_says_when_to_come_again_and_survives_pickling(
         timeout, _ = await late.result()
         assert isinstance(timeout, PoolTimeout) and timeout.code == "timeout"
         await pool.putconn(conn)
-    with pytest.raises(everpool.PoolClosed):
-        await pool.getconn()
+    closed, _ = await refusal(pool)
+    assert isinstance(closed, everpool.PoolClosed) and closed.code == "closed"
     for ex in (full, timeout):
         again = pickle.loads(pickle.dumps(ex))
         assert type(again) is type(ex) and str(again) == str(ex)

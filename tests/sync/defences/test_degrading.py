@@ -87,8 +87,8 @@ def test_every_refusal_says_when_to_come_again_and_survives_pickling(
         timeout, _ = late.result()
         assert isinstance(timeout, PoolTimeout) and timeout.code == "timeout"
         pool.putconn(conn)
-    with pytest.raises(everpool.PoolClosed):
-        pool.getconn()
+    closed, _ = refusal(pool)
+    assert isinstance(closed, everpool.PoolClosed) and closed.code == "closed"
     for ex in (full, timeout):
         again = pickle.loads(pickle.dumps(ex))
         assert type(again) is type(ex) and str(again) == str(ex)
