@@ -147,19 +147,26 @@ class Feeder:
         return found
 
     def _plan(self, found: Iterable[tuple[Source, Snapshot]]) -> None:
-        """Decide what to record: all, or of each bucket the share that the budget allows."""
+        """Decide what to record: all, or as much as the budget allows.
+
+        The budget is shared out evenly, beginning with who needs least: of the few connects none is
+        left out because there were many checkouts.
+        """
         with self._mutex:
             news = [
                 (source, track, *track.read(snapshot))
                 for source, snapshot in found
                 for track in source.tracks
             ]
-            demand = sum(sum(counts) for _, _, counts, _ in news)
-            for source, track, counts, values in news:
+            news.sort(key=lambda one: sum(one[2]))
+            room = BUDGET
+            for done, (source, track, counts, values) in enumerate(news):
+                allowed, demand = room // (len(news) - done), sum(counts)
                 chosen = counts
-                if demand > BUDGET:
-                    chosen = track.ledger.sample(counts, BUDGET / demand)
-                    track.left_out += sum(counts) - sum(chosen)
+                if demand > allowed:
+                    chosen = track.ledger.sample(counts, allowed / demand)
+                    track.left_out += demand - sum(chosen)
+                room -= sum(chosen)
                 for count, value in zip(chosen, values, strict=True):
                     if count:
                         self._pending.append((track, source, value, count))
