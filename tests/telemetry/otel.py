@@ -47,10 +47,9 @@ class Meters:
     def value(self, name: str, pool: str = "orders", /, **attributes: str) -> float | None:
         """One value, with its other attributes by the last words of their names."""
         for (metric, found), point in self.points().items():
-            rest = dict(found)
-            if metric == name and rest.pop(POOL) == pool:
-                if {key.rpartition(".")[2]: value for key, value in rest.items()} == attributes:
-                    return float(point.value)
+            rest = {key.rpartition(".")[2]: value for key, value in found if key != POOL}
+            if metric == name and (POOL, pool) in found and rest == attributes:
+                return float(point.value)
         return None
 
     def histogram(self, name: str, pool: str = "orders") -> Any:

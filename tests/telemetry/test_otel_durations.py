@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from everpool.core.histogram import BOUNDS, Histogram
 from everpool.snapshot import Durations
@@ -33,12 +33,12 @@ def test_each_value_lies_in_its_bucket_and_the_sum_is_right(measured: list[float
             assert bisect_left(BOUNDS, value) == bucket
     told = sum(n * value for n, value in zip(now.counts, values, strict=True))
     # A value may not lie on the lower bound itself, so what lies next to it is told a little above.
-    assert told == approx(now.sum, rel=1e-4, abs=1e-4)
+    assert told == pytest.approx(now.sum, rel=1e-4, abs=1e-4)
 
 
 def test_a_lone_duration_is_told_as_it_was() -> None:
-    assert spread(BOUNDS, list(durations([0.0123]).counts), 0.0123)[3] == approx(0.0123)
-    assert spread(BOUNDS, list(durations([77.0]).counts), 77.0)[-1] == approx(77.0)
+    assert spread(BOUNDS, list(durations([0.0123]).counts), 0.0123)[3] == pytest.approx(0.0123)
+    assert spread(BOUNDS, list(durations([77.0]).counts), 77.0)[-1] == pytest.approx(77.0)
 
 
 @given(seconds, seconds, seconds)
@@ -51,7 +51,7 @@ def test_in_steps_all_is_told_once(one: list[float], two: list[float], three: li
         counted = [a + b for a, b in zip(counted, counts, strict=True)]
         summed += sum(n * value for n, value in zip(counts, values, strict=True))
     assert counted == list(steps[-1].counts)
-    assert summed == approx(steps[-1].sum, rel=1e-4, abs=1e-4)
+    assert summed == pytest.approx(steps[-1].sum, rel=1e-4, abs=1e-4)
 
 
 def test_a_count_that_seems_to_fall_is_told_when_it_has_risen() -> None:
