@@ -315,8 +315,10 @@ def test_what_is_ended_is_told_no_more_and_can_begin_again(
     done = instrument(pool, meter_provider=meters.provider)
     with pytest.raises(ValueError, match="told already"):
         instrument(pool, meter_provider=meters.provider)
+    assert FEEDER.running
     done.close()
     done.close()
+    assert not FEEDER.running
     assert meters.value("everpool.requests") is None
     with pool.connection():
         pass

@@ -204,8 +204,10 @@ def test_what_is_no_sqlstate_is_not_told_as_one(text: str, tracing: Tracing) -> 
 
 def test_a_retry(tracing: Tracing) -> None:
     spans = Spans("orders", tracing.provider)
-    spans.hear(Retried(monotonic(), 2, "40001", 0.25))
+    with tracing.tracer.start_as_current_span("whoever's thread it is told in"):
+        spans.hear(Retried(monotonic(), 2, "40001", 0.25))
     (span,) = tracing.spans("everpool.retry")
+    assert span.parent is None
     assert seconds(span) == pytest.approx(0.25, abs=1e-6)
     assert attributes(span) == {
         **COMMON,
