@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# A command and the module that has it, under its own name with _ for -. Loaded when it is called: each needs
-# packages that the pools do not.
+# A command and the module that has it, under its own name with _ for -. Loaded when it is called:
+# each needs packages that the pools do not.
 _COMMANDS = {
     "check": "everpool.endpoints.command",
     "dashboard-json": "everpool.telemetry.commands",
@@ -35,7 +35,8 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        needed = f'{package} is not installed, and needed here: pip install "everpool[demo]"'
+        extra = "demo" if sys.argv[1:2] == ["demo"] else "cli"
+        needed = f'{package} is not installed, and needed here: pip install "everpool[{extra}]"'
         print(f"Error: {needed}", file=sys.stderr)
         sys.exit(2)
 

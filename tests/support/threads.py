@@ -100,7 +100,12 @@ class Worker:
 
 
 def interrupt(worker: Worker) -> None:
-    """Raise KeyboardInterrupt in the worker, at its next step in Python. Tasks have no such thing."""
+    """Raise KeyboardInterrupt in the worker, at its next step in Python. Tasks have no such thing.
+
+    Not in one that has ended: its identity may be another thread's by now.
+    """
+    if worker.done:
+        return
     ident = worker._thread.ident
     assert ident is not None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -108,7 +108,8 @@ def test_it_says_when_it_is_not_connected_and_comes_back(
     port = int(server.url.rsplit(":")[-1].strip("/"))
     with looking(browser, server.url) as look:
         server.close()
-        look.until(lambda: look.text("#link-text").startswith("Not connected since"))
+        # At once, not only when a silence has become too long.
+        look.until(lambda: look.text("#link-text").startswith("Not connected since"), 3)
         assert look.page.title() == "? everpool: not connected"
         assert look.page.evaluate("document.body.dataset.link") == "lost"
         with web.serve(pool, port=port):

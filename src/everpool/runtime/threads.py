@@ -217,9 +217,7 @@ class Crew:
     def end(self) -> None:
         """Start no thread any more; return when none is being started, after 1 s at most."""
         self._ended = True
-        deadline = monotonic() + 1.0
-        while self._starting and monotonic() < deadline:
-            sleep(0.001)
+        self._settle()
 
     def dismiss(self) -> list[threading.Thread]:
         """Let the threads end when all jobs are done; return them."""
@@ -230,7 +228,14 @@ class Crew:
         with self._mutex:
             self._dismissed = True
             self._changed.notify_all()
-            return list(self._threads)
+        self._settle()
+        return [thread for thread in list(self._threads) if thread.is_alive()]
+
+    def _settle(self) -> None:
+        """Wait until no thread is being started, by whomever: none can be joined before."""
+        deadline = monotonic() + 1.0
+        while self._starting and monotonic() < deadline:
+            sleep(0.001)
 
     def _is_short(self) -> bool:
         self._threads = {

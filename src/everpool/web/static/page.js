@@ -984,7 +984,7 @@
     for (const [name, word] of Object.entries(names)) {
       const { recent, all } = facts.times[name];
       const line = (kind, title) => [title, quantile(kind.p50, kind.count), quantile(kind.p95, kind.count), quantile(kind.p99, kind.count), `${kind.count}`];
-      rows.push(line(recent, word), line(all, "since the start"));
+      rows.push(line(recent, word), line(all, "since start"));
     }
     const body = byId("times").tBodies[0];
     fill(body, rows);
