@@ -27,6 +27,11 @@ REJECTED = [
     AT + 'FATAL:  LDAP authentication failed for user "joe"',
     AT + "server does not support SSL, but SSL was required",
     AT + "SSL error: certificate verify failed",
+    AT + "SSL error: ssl/tls alert certificate expired",
+    AT + "SSL error: sslv3 alert certificate revoked",
+    AT + "SSL error: tlsv1 alert unknown ca",
+    AT + "SSL error: tlsv13 alert certificate required",
+    AT + "FATAL:  connection requires a valid client certificate",
     AT + 'server certificate for "db.example" does not match host name "10.0.0.7"',
     (
         'root certificate file "/etc/ssl/root.crt" does not exist\nEither provide the file, use the '

@@ -32,6 +32,11 @@ _REJECTED = (
     "circuit breaker open",  # Supabase's pooler, after repeated bad logins
     "is not permitted to log in",
     "certificate verify failed",
+    "alert certificate",  # the server refuses ours: expired, revoked, required
+    "alert bad certificate",
+    "alert unsupported certificate",
+    "alert unknown ca",
+    "requires a valid client certificate",
     "server does not support ssl",
     "but ssl was required",
     "permission denied for database",
