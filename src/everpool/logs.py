@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
@@ -184,7 +185,15 @@ class JSONFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(_plain(line), ensure_ascii=False)
+        return _UNSEEN.sub(_escaped, json.dumps(_plain(line), ensure_ascii=False))
+
+
+# What JSON lets pass, though terminals obey it, or it ends a line for some readers.
+_UNSEEN = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _plain(value: Any) -> Any:
