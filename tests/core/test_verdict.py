@@ -157,6 +157,14 @@ class TestCause:
     def test_a_demotion_does(self):
         assert Cause("demoted", "25006").concerns_all
 
+    @pytest.mark.parametrize("state", ["57P01", "25P04", "08P01", "XX000"])
+    def test_an_sqlstate_is_counted(self, state):
+        assert Cause("FATAL", state, "whatever").kind == f"FATAL {state}"
+
+    @pytest.mark.parametrize("state", ["57XYZ", "57p01", "57P99", "x", "<b>", "2F003"])
+    def test_what_a_server_makes_up_is_not(self, state):
+        assert Cause("FATAL", state, "whatever").kind == "FATAL of another kind"
+
     def test_it_reads_well(self):
         assert str(Cause("RST")) == "RST"
         assert str(Cause("FATAL", "57P01", "terminating")) == "FATAL (57P01 terminating)"
