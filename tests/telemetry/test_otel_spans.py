@@ -125,6 +125,15 @@ def test_a_timeout_is_an_error(pool: ConnectionPool[Any], tracing: Tracing) -> N
     assert not span.events and span.status.description is None  # an error's text may name hosts
 
 
+def test_what_a_server_sends_as_an_sqlstate_is_told_only_if_it_is_one(tracing: Tracing) -> None:
+    spans, error = Spans("orders", tracing.provider), psycopg.OperationalError("bye")
+    error.sqlstate = "secret of any length"
+    with pytest.raises(psycopg.Error), spans.around():
+        raise error
+    (span,) = tracing.spans("everpool.acquire")
+    assert "db.response.status_code" not in attributes(span)
+
+
 def test_an_interruption_is_told_by_its_class(pool: ConnectionPool[Any], tracing: Tracing) -> None:
     spans = Spans("orders", tracing.provider)
     with pytest.raises(KeyboardInterrupt), spans.around():
