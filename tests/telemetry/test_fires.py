@@ -75,9 +75,7 @@ def test_cuts_and_an_outage_are_told_and_pass(server: PostgresServer, proxy: Fau
             proxy.idle_cut(None)
             proxy.refuse()
             proxy.cut("rst")
-            eventually(
-                lambda: "EverpoolUnreachable" in firing(watcher), timeout=20, every=0.2
-            )
+            eventually(lambda: "EverpoolUnreachable" in firing(watcher), timeout=20, every=0.2)
             alert = firing(watcher)["EverpoolUnreachable"]
             assert alert["labels"]["severity"] == "critical"
             assert "100% of the processes of shop" in alert["annotations"]["description"]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,19 @@ def test_the_page_names_all_metrics_and_no_others(series: dict[str, Any]) -> Non
     assert names(page) <= families | series.keys()
     alerts = {rule["alert"] for rule in rules() if "alert" in rule}
     assert set(re.findall(r"^\| (Everpool\w+) \|", page, re.MULTILINE)) == alerts
+
+
+def test_an_alert_has_one_name_whoever_sends_it() -> None:
+    """From inside the process and from Prometheus: one Alertmanager groups them."""
+    from everpool.alerts import defaults
+
+    inside = {
+        "Everpool" + "".join(word.capitalize() for word in condition.name.split("_"))
+        for condition in defaults()
+    }
+    rules = files("everpool.telemetry").joinpath("rules.yml").read_text()
+    from_rules = set(re.findall(r"- alert: (\w+)", rules))
+    only_inside = {"CommitUnknown", "CredentialsRefused", "Contradiction"}
+    only_rules = {"BackgroundStuck", "RefusingRequests", "WorkInterrupted"}
+    assert inside - from_rules == {f"Everpool{name}" for name in only_inside}
+    assert from_rules - inside == {f"Everpool{name}" for name in only_rules}
