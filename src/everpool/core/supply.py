@@ -385,7 +385,8 @@ class Supply(Table):
         connector = self.connector
         if connector.trouble is None:
             return False
-        hopes, trying = ESTABLISHED, 0
+        hopes: tuple[State, ...] = ESTABLISHED
+        trying = 0
         if connector.trouble is not Trouble.REJECTED:
             if self.policy.when_down != "fail":
                 return False
