@@ -67,7 +67,7 @@ class TestStates:
         world = started(min_size=2, max_size=3)
         holders = world.borrow(2)
         world.server.refused = True
-        world.request(timeout=1.0)
+        world.hold(0.01, timeout=1.0)
         world.run(0.5)
         for holder in holders:
             world.release(holder)  # nobody wants a third any more
@@ -78,7 +78,7 @@ class TestStates:
         assert states(world) == ["up", "suspect", "up"]
         world.server.refused = True
         world.borrow(2)
-        world.request(timeout=1.0)
+        world.hold(0.01, timeout=1.0)
         world.run(0.5)
         assert states(world)[-1] == "suspect"
 
