@@ -171,3 +171,18 @@ def test_an_exception_is_in_the_json() -> None:
         record = logging.makeLogRecord({"msg": "it %s", "args": ("broke",), "exc_info": sys.exc_info(), "name": "everpool", "levelname": "ERROR"})  # fmt: skip
     told = json.loads(JSONFormatter().format(record))
     assert told["message"] == "it broke" and "ValueError: ouch" in told["exception"]
+
+
+def test_what_others_log_is_json_whatever_it_holds() -> None:
+    extra = {"a": inf, "b": "\ud800", "c": {(1, 2): {3}}, "d": [-inf, "\n\x1b[31m\x9b\u2028\u202e"]}
+    record = logging.makeLogRecord({"msg": "hi", "stack_info": "Stack: here", **extra})
+    line = JSONFormatter().format(record)
+    told = json.loads(line.encode(), parse_constant=pytest.fail)
+    assert [told[name] for name in "abcd"] == [
+        "inf",
+        "\\ud800",
+        {"(1, 2)": "{3}"},
+        ["-inf", "\n\x1b[31m\x9b\u2028\u202e"],
+    ]
+    assert told["stack"] == "Stack: here"
+    assert line.isprintable()

@@ -14,7 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .core.policy import Policy
-from .ping import printable
+from .text import printable
 
 # Keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
 # timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from .core.events import Cut, Happening, OpenFailed, Pinged, Suspected
@@ -170,7 +171,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 class JSONFormatter(logging.Formatter):
     """One line of JSON for each record: ``time`` (RFC 3339, UTC), ``level``, ``logger``,
-    ``message``, all that came in ``extra``, and ``exception`` if there is one."""
+    ``message``, all that came in ``extra``, and ``exception`` and ``stack`` if there are any.
+
+    What JSON does not know is written as text: infinity, say.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -183,4 +187,29 @@ class JSONFormatter(logging.Formatter):
         line.update({k: v for k, v in vars(record).items() if k not in _STANDARD and k not in line})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return _UNSEEN.sub(_escaped, json.dumps(_plain(line), ensure_ascii=False))
+
+
+# What JSON lets pass, though terminals obey it, or it ends a line for some readers.
+_UNSEEN = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and UTF-8 can have it; others' records may hold anything."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _plain(str(value))

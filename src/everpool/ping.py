@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from .core.verdict import Cause
+from .text import LONGEST_TEXT, printable
 from .watch import DEAD, MOST_NEWS, Link
 
 _OK = ConnStatus.OK
@@ -23,11 +24,11 @@ _EMPTY_QUERY = ExecStatus.EMPTY_QUERY
 _FATAL_ERROR = ExecStatus.FATAL_ERROR
 _IDLE = TransactionStatus.IDLE
 
-# Server text is hostile: it can come from anybody on the path, before TLS.
-LONGEST_TEXT = 200
-
 # What a dying connection may still hold: the answer to a ping, a reason, a loss.
 MOST_RESULTS = 4
+
+# More bytes of a message than are shown of it.
+MOST_BYTES = 4 * (LONGEST_TEXT + 1)
 
 # Reads until the end must have been met: it has been seen already, or libpq has given up.
 MOST_READS = 16
@@ -142,8 +143,9 @@ def _finish(pgconn: Any, link: Link) -> None:
 
 def _note(link: Link, result: Any, pgconn: Any) -> None:
     def field(which: DiagnosticField) -> str:
+        # Server text is hostile: it can come from anybody on the path, before TLS.
         raw = result.error_field(which)
-        return raw.decode("utf-8", "replace") if raw else ""
+        return printable(raw[:MOST_BYTES].decode("utf-8", "replace")) if raw else ""
 
     severity = field(DiagnosticField.SEVERITY_NONLOCALIZED) or field(DiagnosticField.SEVERITY)
     link.verdicts.append(
@@ -155,11 +157,5 @@ def _cause(link: Link, ending: str) -> Cause:
     """The last word that explains an end: a FATAL, or a crash's warning (57P01, 57P02)."""
     for severity, sqlstate, text in reversed(link.verdicts):
         if severity in ("FATAL", "PANIC", "ERROR") or sqlstate.startswith("57P"):
-            return Cause("FATAL", printable(sqlstate), printable(text))
+            return Cause("FATAL", sqlstate, text)
     return Cause(ending)
-
-
-def printable(text: str) -> str:
-    """Foreign text, safe to log: one line, controls escaped, at most 200 characters."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"

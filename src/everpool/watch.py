@@ -37,6 +37,10 @@ _ESTABLISHED, _CLOSE_WAIT = 1, 8
 # Linux's SO_MEMINFO: the first 32 bits are the bytes that the receive queue occupies.
 _SO_MEMINFO = 55
 
+# What a server said that matters for how its connection ended: a crash sends a warning and then
+# a reason, and a little may come between.
+MOST_VERDICTS = 8
+
 DEAD = -1.0
 
 # Notifications kept for the next borrower of one connection; of more, the oldest go.
@@ -105,7 +109,8 @@ class Link:
         )  # notifications read by pings, for the next borrower
         self.anchor: object = None  # tells when a borrower has dropped the connection
         self.saved_handler: object = None
-        self.verdicts: list[tuple[str, str, str]] = []  # severity, SQLSTATE, text
+        # Severity, SQLSTATE, text. The last count; a server may send notices without end.
+        self.verdicts: deque[tuple[str, str, str]] = deque(maxlen=MOST_VERDICTS)
 
     def peek(self) -> float:
         """Seconds since data last arrived, or ``DEAD``. No round trip; the GIL is kept.

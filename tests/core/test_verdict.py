@@ -27,6 +27,11 @@ REJECTED = [
     AT + 'FATAL:  LDAP authentication failed for user "joe"',
     AT + "server does not support SSL, but SSL was required",
     AT + "SSL error: certificate verify failed",
+    AT + "SSL error: ssl/tls alert certificate expired",
+    AT + "SSL error: sslv3 alert certificate revoked",
+    AT + "SSL error: tlsv1 alert unknown ca",
+    AT + "SSL error: tlsv13 alert certificate required",
+    AT + "FATAL:  connection requires a valid client certificate",
     AT + 'server certificate for "db.example" does not match host name "10.0.0.7"',
     (
         'root certificate file "/etc/ssl/root.crt" does not exist\nEither provide the file, use the '
@@ -151,6 +156,14 @@ class TestCause:
 
     def test_a_demotion_does(self):
         assert Cause("demoted", "25006").concerns_all
+
+    @pytest.mark.parametrize("state", ["57P01", "25P04", "08P01", "XX000"])
+    def test_an_sqlstate_is_counted(self, state):
+        assert Cause("FATAL", state, "whatever").kind == f"FATAL {state}"
+
+    @pytest.mark.parametrize("state", ["57XYZ", "57p01", "57P99", "x", "<b>", "2F003"])
+    def test_what_a_server_makes_up_is_not(self, state):
+        assert Cause("FATAL", state, "whatever").kind == "FATAL of another kind"
 
     def test_it_reads_well(self):
         assert str(Cause("RST")) == "RST"

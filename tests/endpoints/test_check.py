@@ -121,6 +121,17 @@ def test_other_peoples_answers(answer: bytes, code: int, line: str) -> None:
         assert (status, (out + err).strip()) == (code, line)
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"retry_after": NaN}', b'{"retry_after": 1e999}', b"[" * 100_000]
+)
+def test_what_is_no_json_does_no_harm(body: bytes) -> None:
+    with answering(b"HTTP/1.1 503 No\r\n\r\n" + body) as url:
+        code, out, _ = check(url, "--json")
+        told = json.loads(out, parse_constant=pytest.fail)
+        assert (code, told["status"]) == (1, "fail")
+        assert "retry_after" not in told
+
+
 def test_foreign_text_is_made_harmless() -> None:
     body = json.dumps({"status": "fail", "output": "\x1b[2J\n\x9b\u202e" + "x" * 5000})
     with answering(b"HTTP/1.1 503 No\r\n\r\n" + body.encode()) as url:
@@ -130,7 +141,10 @@ def test_foreign_text_is_made_harmless() -> None:
         assert len(out) < 300 and out.strip().isprintable()
 
 
-@pytest.mark.parametrize("url", ["", "ready", "ftp://x/", "http://", "http://x:y/", "http://[/"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "ready", "ftp://x/", "http://", "http://x:y/", "http://[/", "http://x/a b", "http://x/é"],
+)
 def test_a_wrong_url_is_told(url: str) -> None:
     code, out, err = check(url)
     assert (code, out) == (2, "")

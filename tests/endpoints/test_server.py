@@ -109,6 +109,7 @@ def test_one_connection_serves_many_requests() -> None:
         (b"GET /live HTTP/x\r\n\r\n", b"400"),
         (b"GET /" + 70000 * b"x" + b" HTTP/1.1\r\n\r\n", b"414"),
         (b"GET /live HTTP/1.1\r\n" + 200 * b"X: y\r\n" + b"\r\n", b"431"),
+        (b"GET /live HTTP/1.1\r\n" + 9 * (b"X: " + 2000 * b"y" + b"\r\n") + b"\r\n", b"431"),
         (b"GET /live HTTP/1.1\r\nX: " + 70000 * b"y" + b"\r\n\r\n", b"431"),
         (b"POST /live HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /", b"405"),
     ],
@@ -122,6 +123,27 @@ def test_garbage_is_refused_and_not_repeated(data: bytes, code: bytes) -> None:
         assert json.loads(body)["status"] == "fail"
         assert b"hello" not in answer and b"xxx" not in answer
         assert get(health, "/live").status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8081", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8081", 200),
+        ("", 200),
+        ("rebound.example", 421),
+        ("rebound.example:8081", 421),
+        ("localhost.rebound.example", 421),
+        ("[::1", 421),
+    ],
+)
+def test_details_on_the_loopback_are_not_for_names_of_web_sites(host: str, status: int) -> None:
+    with serving(details=True) as health:
+        for path in ("/health", "/ready"):
+            assert get(health, path, Host=host).status == status
+    with serving() as health:  # nothing there is a secret, and local proxies have names
+        assert get(health, "/health", Host=host).status == 200
 
 
 def test_a_body_is_not_taken_for_a_request() -> None:

@@ -69,16 +69,14 @@ def test_cuts_and_an_outage_are_told_and_pass(server: PostgresServer, proxy: Fau
             assert alert["labels"]["cause"] == "FIN"
             assert alert["labels"]["pool"] == "orders"
             assert alert["annotations"]["summary"] == "orders: something cuts connections (FIN)"
-            assert "EverpoolDatabaseUnreachable" not in firing(watcher)
+            assert "EverpoolUnreachable" not in firing(watcher)
             assert value(watcher, "sum(pool_cause:everpool_cuts:rate5m)") > [0.0]
 
             proxy.idle_cut(None)
             proxy.refuse()
             proxy.cut("rst")
-            eventually(
-                lambda: "EverpoolDatabaseUnreachable" in firing(watcher), timeout=20, every=0.2
-            )
-            alert = firing(watcher)["EverpoolDatabaseUnreachable"]
+            eventually(lambda: "EverpoolUnreachable" in firing(watcher), timeout=20, every=0.2)
+            alert = firing(watcher)["EverpoolUnreachable"]
             assert alert["labels"]["severity"] == "critical"
             assert "100% of the processes of shop" in alert["annotations"]["description"]
 

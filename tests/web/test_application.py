@@ -369,3 +369,15 @@ async def test_the_documented_login_keeps_strangers_out(monkeypatch: pytest.Monk
 
 def test_the_picture_is_small_enough_to_be_loaded_with_the_page() -> None:
     assert PAGE.with_suffix(".png").stat().st_size < 300_000
+
+
+async def test_many_who_come_at_once_keep_their_places(pool: ConnectionPool[Any]) -> None:
+    """All pages come back in the same second when their server was restarted."""
+    feed = feed_of(pool)
+    clients = [Client(False) for _ in range(2 * BEHIND)]
+    for watcher in clients:
+        feed.join(watcher)
+    # One message each, and one for each time that something did happen meanwhile.
+    assert max(watcher.queue.qsize() for watcher in clients) < BEHIND / 2
+    for watcher in clients:
+        feed.leave(watcher)

@@ -33,6 +33,7 @@ from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
 from ..runtime import aio as rt
 from ..subscriptions import Hub
+from ..text import printable
 from ..watch import DEAD, Link, Watch
 
 logger = logging.getLogger("everpool")
@@ -555,7 +556,7 @@ def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
 
 def _brief(ex: BaseException) -> str:
     """An exception, safe to log."""
-    return ping.printable(_told(ex))
+    return printable(_told(ex))
 
 
 def _told(ex: BaseException) -> str:

@@ -36,6 +36,7 @@ from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
 from ..runtime import threads as rt
 from ..subscriptions import Hub
+from ..text import printable
 from ..watch import DEAD, Link, Watch
 
 logger = logging.getLogger("everpool")
@@ -549,7 +550,7 @@ def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
 
 def _brief(ex: BaseException) -> str:
     """An exception, safe to log."""
-    return ping.printable(_told(ex))
+    return printable(_told(ex))
 
 
 def _told(ex: BaseException) -> str:

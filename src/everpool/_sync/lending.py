@@ -26,6 +26,7 @@ from ..core.slot import Slot, State
 from ..core.verdict import Cause
 from ..errors import Refused, refused
 from ..runtime import threads as rt
+from ..text import printable
 from ..watch import DEAD
 from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
 
@@ -313,4 +314,4 @@ def _rollback(conn: Any) -> None:
 
 def _primary(exc: Any) -> str:
     diag = getattr(exc, "diag", None)
-    return ping.printable(diag.message_primary or "") if diag is not None else ""
+    return printable(diag.message_primary or "") if diag is not None else ""

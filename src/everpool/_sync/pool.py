@@ -252,6 +252,7 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
                 connection.rollback,
             )
             in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+            in_use = in_use and not self._forked  # the first use opens it anew
             in_use = in_use and self._machine.paused_at is None and self._around is None
             self._loans = self._hub.wants_loans
             doors = doors and not self._loans

@@ -39,14 +39,14 @@ class Apprise:
             ) from None
         scheme = _check(url)
         self._shown = f"{scheme}://"
-        # Not async: or a pool of threads would send, and hold up the interpreter's end.
-        asset = apprise.AppriseAsset(async_mode=False, app_id="everpool", app_desc="everpool")
+        asset = apprise.AppriseAsset(app_id="everpool", app_desc="everpool")
         with _Hush():
+            # Used by itself: `apprise.Apprise` sends from a pool of threads, whose records would
+            # not be hushed, and which holds up the end of the interpreter.
             service = apprise.Apprise.instantiate(url, asset=asset)
-            if service is None:
-                raise ValueError(_refused(scheme, apprise))
-            self._apprise = apprise.Apprise(asset=asset)
-            self._apprise.add(service)
+        if service is None:
+            raise ValueError(_refused(scheme, apprise))
+        self._service = service
         self._text = apprise.NotifyFormat.TEXT
         self._kinds = {
             "critical": apprise.NotifyType.FAILURE,
@@ -59,7 +59,7 @@ class Apprise:
 
     def send(self, notice: Notice) -> None:
         with _Hush():
-            sent = self._apprise.notify(
+            sent = self._service.notify(
                 title=notice.title(),
                 body=notice.text(),
                 notify_type=self._kinds.get(notice.severity, self._kinds["warning"]),

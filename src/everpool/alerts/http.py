@@ -18,6 +18,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from ..http import Deadline, shown
+
 # A receiver that has not answered by then is as good as dead, and the next try comes anyway.
 TIMEOUT = 10.0
 
@@ -36,30 +38,34 @@ class Target:
 
     def __init__(self, owner: str, url: str, headers: Mapping[str, str]) -> None:
         parts = check_url(owner, url)
-        self.shown = f"{parts.scheme}://{_host(parts)}"
+        self.shown = shown(parts)
         self._headers = {"Content-Type": "application/json", "User-Agent": "everpool"}
         self._headers.update(_check_headers(owner, headers))
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        self._opener = build_opener(_NoRedirects)
 
     def post(self, body: Any) -> None:
         """Post the body as JSON. Nothing of the answer is read but its status.
 
         :raises SinkError: there was no answer, or not one of success.
         """
-        data = json.dumps(body, ensure_ascii=False).encode()
+        data = json.dumps(body).encode()
         request = Request(self._url, data, self._headers, method="POST")
-        try:
-            self._opener.open(request, timeout=TIMEOUT).close()
-        except HTTPError as ex:
-            ex.close()
-            moved = ", a redirect, which is not followed" if 300 <= ex.code < 400 else ""
-            raise SinkError(f"{self.shown} answered {ex.code}{moved}") from None
-        except (OSError, HTTPException, ValueError) as ex:
-            raise SinkError(f"{self.shown}: {_reason(ex)}") from None
+        with Deadline(TIMEOUT) as deadline:
+            try:
+                opener = build_opener(_NoRedirects, *deadline.handlers)
+                opener.open(request, timeout=TIMEOUT).close()
+            except HTTPError as ex:
+                ex.close()
+                moved = ", a redirect, which is not followed" if 300 <= ex.code < 400 else ""
+                raise SinkError(f"{self.shown} answered {ex.code}{moved}") from None
+            except (OSError, HTTPException, ValueError) as ex:
+                reason = _reason(TimeoutError() if deadline.passed else ex)
+                raise SinkError(f"{self.shown}: {reason}") from None
+        if deadline.passed:  # half a head looks like a short one
+            raise SinkError(f"{self.shown}: {_reason(TimeoutError())}")
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -146,11 +152,6 @@ def _what_is_wrong_with_host(url: str) -> str:
     if not _HOST(parts.hostname):
         return "the URL's host contains characters that no host name has"
     return ""
-
-
-def _host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    return f"[{host}]" if ":" in host else host
 
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..text import printable
 from ..words import duration
 
 # A message on a telephone: what stands further down is not read at night.
@@ -104,10 +105,10 @@ class Notice:
         shown = self.firing or self.resolved
         what = shown[0].title if len({alert.title for alert in shown}) == 1 else ""
         pools = sorted({alert.pool for alert in shown})
-        where = f"pool {pools[0]}" if len(pools) == 1 else f"{len(pools)} pools"
+        where = f"pool {printable(pools[0])}" if len(pools) == 1 else f"{len(pools)} pools"
         count = f"{len(shown)} alerts"
         again = "still " if self.repeated and self.firing else ""
-        return f"[{again}{self.severity}] {self.source}: {what or count}, {where}"
+        return f"[{again}{self.severity}] {printable(self.source)}: {what or count}, {where}"
 
     def text(self) -> str:
         """What happened and what to do, in plain lines."""
@@ -118,12 +119,13 @@ class Notice:
         return "\n\n".join(parts)
 
     def _paragraph(self, alert: Alert) -> str:
+        pool = printable(alert.pool)
         if alert.ended is not None:
             lasted = duration(max(0.0, alert.ended - alert.started))
-            return f"RESOLVED: {alert.title}, pool {alert.pool}. It lasted {lasted}."
+            return f"RESOLVED: {alert.title}, pool {pool}. It lasted {lasted}."
         since = duration(max(0.0, self.at - alert.started))
         lines = [
-            f"{alert.severity.upper()}: {alert.title}, pool {alert.pool}, for {since}.",
+            f"{alert.severity.upper()}: {alert.title}, pool {pool}, for {since}.",
             alert.summary,
             f"What to do: {alert.advice}",
         ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from .http import Target
+from .http import Target, check_url
 from .notice import Alert, Notice
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -79,8 +79,7 @@ _PATH = "/api/v2/alerts"
 
 
 def _alerts_url(url: str) -> str:
-    if not isinstance(url, str):
-        return url  # for the check to refuse
+    check_url(Alertmanager.__name__, url)
     if "?" in url:
         raise ValueError("Alertmanager: the URL must not contain a query (?)")
     return url.rstrip("/").removesuffix(_PATH) + _PATH

@@ -32,6 +32,11 @@ _REJECTED = (
     "circuit breaker open",  # Supabase's pooler, after repeated bad logins
     "is not permitted to log in",
     "certificate verify failed",
+    "alert certificate",  # the server refuses ours: expired, revoked, required
+    "alert bad certificate",
+    "alert unsupported certificate",
+    "alert unknown ca",
+    "requires a valid client certificate",
     "server does not support ssl",
     "but ssl was required",
     "permission denied for database",
@@ -107,13 +112,12 @@ class Cause:
     def kind(self) -> str:
         """The cause without its words, for counting: ``"FIN"``, ``"FATAL 57P05"``.
 
-        What is no SQLSTATE is not repeated: the server's text must not make labels.
+        An SQLSTATE that is none of PostgreSQL's is not repeated: a server that makes up ever new
+        ones must not make labels.
         """
         if not self.sqlstate:
             return self.style
-        code = self.sqlstate
-        known = code[:2] in _CLASSES and len(code) == 5 and code.isascii() and code.isalnum()
-        return f"{self.style} {code if known else 'of another kind'}"
+        return f"{self.style} {self.sqlstate if self.sqlstate in _KNOWN else 'of another kind'}"
 
     @property
     def concerns_all(self) -> bool:
@@ -125,8 +129,15 @@ class Cause:
         return f"{self.style} ({said})" if said else self.style
 
 
-# Classes of SQLSTATE that end connections: PostgreSQL's own and the poolers'.
-_CLASSES = frozenset({"08", "25", "28", "3D", "40", "53", "57", "58", "XX"})
+# PostgreSQL's in the classes that end connections; poolers use the same ones.
+_KNOWN = frozenset(
+    """
+    08000 08001 08003 08004 08006 08007 08P01
+    25000 25001 25002 25003 25004 25005 25006 25007 25008 25P01 25P02 25P03 25P04
+    28000 28P01 3D000 40000 40001 40002 40003 40P01 53000 53100 53200 53300 53400
+    57000 57014 57P01 57P02 57P03 57P04 57P05 58000 58030 58P01 58P02 58P03 XX000 XX001 XX002
+    """.split()  # noqa: SIM905
+)
 
 # Admin shutdown, crash shutdown, cannot connect now, database dropped; 08P01 and 08006 and
 # 58000 are how PgBouncer, Odyssey and PgCat say that their server or they themselves go.

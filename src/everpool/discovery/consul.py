@@ -7,7 +7,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from ..core.health import Status
-from .http import MOST_TEXT, Lost, Site, check_ttl, fits_header, limit_of, refusal
+from .http import Lost, Site, check_ttl, clean, fits_header, limit_of, refusal
 from .instance import Instance, Report
 
 # A crashed process is critical after the TTL, which is what takes traffic from it. Its entry may
@@ -112,7 +112,7 @@ class _Entry:
     def report(self, report: Report) -> None:
         # The output is for people who look at the check. Consul hands a new one to its servers
         # at leisure; only a new status goes there at once.
-        update = {"Status": self._words[report.status], "Output": report.why[:MOST_TEXT]}
+        update = {"Status": self._words[report.status], "Output": clean(report.why)}
         status, body = self._put(f"check/update/{_quoted(self._check['CheckID'])}", update)
         if _is_unknown(status, body):
             raise Lost("the agent does not know the check")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from http.client import HTTPException
 from ssl import SSLContext
-from time import monotonic
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request
+from urllib.request import OpenerDirector, Request
+
+from ..http import Deadline, shown
+from ..text import printable
 
 # The largest answer that is read. Real ones have some hundred bytes.
 MOST_BYTES = 64 * 1024
-
-# A text out of an error or an answer is cut here.
-MOST_TEXT = 200
 
 # A day: longer, and a registration says nothing about the living.
 LONGEST_TTL = 86400.0
@@ -42,13 +41,9 @@ class Site:
 
     def __init__(self, url: str, what: str, tls: SSLContext | None) -> None:
         parts = _parse(url, what)
-        self.shown = _shown(parts)
+        self.shown = shown(parts)
         self._base = f"{parts.scheme}://{parts.netloc}"
-        # Neither proxies out of the environment, which are for the world outside, nor
-        # redirects: both would hand tokens to somebody else.
-        self._opener = OpenerDirector()
-        self._opener.add_handler(HTTPHandler())
-        self._opener.add_handler(HTTPSHandler(context=tls))
+        self._tls = tls
 
     def ask(
         self,
@@ -60,30 +55,44 @@ class Site:
     ) -> tuple[int, bytes]:
         """Send a request; return the status and the body of the answer.
 
-        :param limit: seconds to wait for each step (connect, answer), and for the body.
+        :param limit: seconds for all of it.
         :raises Away: there was no complete answer.
         """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **headers}
         request = Request(self._base + path, data, headers, method=method)
-        try:
-            with self._opener.open(request, timeout=limit) as response:
-                return response.status, _read(response, monotonic() + limit)
-        except URLError as error:
-            raise Away(_reason(error.reason)) from None
-        except (OSError, HTTPException, ValueError) as error:  # a ValueError: no host name
-            raise Away(_reason(error)) from None
+        with Deadline(limit, self._tls) as deadline:
+            # Neither proxies out of the environment, which are for the world outside, nor
+            # redirects: both would hand tokens to somebody else.
+            opener = OpenerDirector()
+            for handler in deadline.handlers:
+                opener.add_handler(handler)
+            try:
+                with opener.open(request, timeout=limit) as response:
+                    answer = response.status, _read(response)
+            except Away:
+                if not deadline.passed:
+                    raise
+            except (OSError, HTTPException, ValueError) as error:  # a ValueError: no host name
+                if not deadline.passed:
+                    reason = error.reason if isinstance(error, URLError) else error
+                    raise Away(_reason(reason)) from None
+            else:
+                if not deadline.passed:
+                    return answer
+        raise Away(_LATE)
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """A body that neither is endless nor trickles for ever."""
+_LATE = "no answer in time"
+
+
+def _read(response: Any) -> bytes:
+    """A body that is not endless."""
     found = bytearray()
     while chunk := response.read1(MOST_BYTES):
         found += chunk
         if len(found) > MOST_BYTES:
             raise Away("the answer is too long")
-        if monotonic() > deadline:
-            raise Away("the answer takes too long")
     length = response.headers.get("Content-Length")
     if length is not None and length.isdigit() and len(found) < int(length):
         raise Away("the answer was cut short")
@@ -92,7 +101,7 @@ def _read(response: Any, deadline: float) -> bytes:
 
 def _reason(error: Any) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return _LATE
     if isinstance(error, OSError) and error.strerror:
         return clean(error.strerror)
     return clean(f"{type(error).__name__}: {error}")
@@ -100,9 +109,7 @@ def _reason(error: Any) -> str:
 
 def clean(text: str) -> str:
     """A foreign text as one harmless line."""
-    line = " ".join(text.split())
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
-    return line if len(line) <= MOST_TEXT else line[: MOST_TEXT - 1] + "…"
+    return printable(" ".join(text.split()))
 
 
 def refusal(status: int, body: bytes, *secrets: str) -> Away:
@@ -146,18 +153,11 @@ def _parse(url: str, what: str) -> SplitResult:
     host = parts.hostname or ""
     if not host or not fits_header(url):
         raise ValueError(f"{wrong} has no valid host")
-    shown = _shown(parts)
+    wrong = f"{wrong} ({shown(parts)})"
     if port == 0:
-        raise ValueError(f"{wrong} ({shown}) has no valid port")
+        raise ValueError(f"{wrong} has no valid port")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            f"{wrong} ({shown}) must not hold credentials: there are parameters for them"
-        )
+        raise ValueError(f"{wrong} must not hold credentials: there are parameters for them")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{wrong} ({shown}) must end after host and port")
+        raise ValueError(f"{wrong} must end after host and port")
     return parts
-
-
-def _shown(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}"

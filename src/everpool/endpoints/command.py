@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import inf
 from threading import Thread
 from time import perf_counter
 from typing import Any
@@ -44,6 +45,8 @@ def check(ctx: click.Context, url: str, timeout: float, as_data: bool) -> None:
     """
     try:
         parts = urlsplit(url)
+        if not all("!" <= char <= "~" for char in url):  # http.client's error would quote it
+            raise ValueError
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
@@ -97,8 +100,8 @@ def _ask(parts: SplitResult, timeout: float) -> tuple[int, bytes]:
 def _judge(code: int, body: bytes) -> dict[str, Any]:
     """What an answer means. Any service that says 200 or 503 can be asked."""
     try:
-        told = json.loads(body)
-    except ValueError:
+        told = json.loads(body, parse_constant=str)  # infinity is no number of JSON's
+    except (ValueError, RecursionError):
         told = None
     told = told if isinstance(told, dict) else {}
     if code == 503:
@@ -110,8 +113,10 @@ def _judge(code: int, body: bytes) -> dict[str, Any]:
         return {"status": "unreachable", "http": code, "output": f"HTTP {code}: no health endpoint"}
     result: dict[str, Any] = {"status": status, "http": code}
     for name, kind in (("code", str), ("output", str), ("retry_after", (int, float))):
-        if isinstance(value := told.get(name), kind) and not isinstance(value, bool):
-            result[name] = value[:LONGEST_TEXT] if isinstance(value, str) else value
+        value = told.get(name)
+        if value in (inf, -inf) or isinstance(value, bool) or not isinstance(value, kind):
+            continue
+        result[name] = value[:LONGEST_TEXT] if isinstance(value, str) else value
     return result
 
 

@@ -8,17 +8,21 @@ whatever others do.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
 import socketserver
 from collections.abc import Iterable
 from http import HTTPStatus
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from threading import Lock, Thread, current_thread
 from time import monotonic, sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from .payload import Reply, refusal
@@ -39,6 +43,10 @@ PLACES = 64
 # answer before it: longer than the pause of common probers (Kubernetes 10 s, HAProxy 2 s).
 PATIENCE = 30.0
 
+# All headers of a request together; a prober's have some hundred bytes. `http.server` would take
+# 6 MB from each of the connections.
+LONGEST_HEAD = 16 * 1024
+
 # How often the server looks whose time is up, and whether it is to end.
 EVERY = 0.25
 
@@ -58,7 +66,18 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = PATIENCE
     server: _Server
 
+    def parse_request(self) -> bool:
+        whole = self.rfile
+        self.rfile = _Head(whole)
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = whole
+
     def do_GET(self) -> None:
+        if self.server.private and not _is_own(self.headers.get("Host", "")):
+            self.close_connection = True
+            return self._send(refusal(HTTPStatus.MISDIRECTED_REQUEST, "unknown host"))
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows is not a request
         known = ",".join(self.headers.get_all("If-None-Match", ()))
@@ -91,20 +110,37 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not logged: probes would fill any log."""
 
 
+class _Head(io.BufferedIOBase):
+    """The lines of a head, which is refused when it is too long."""
+
+    def __init__(self, whole: io.BufferedIOBase) -> None:
+        self._whole = whole
+        self._left = LONGEST_HEAD
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = self._whole.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise HTTPException("the head is too long")  # answered with 431
+        return line
+
+
 class _Server(socketserver.TCPServer):
     """A listener, a thread for each connection, and an end for those that overstay."""
 
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, endpoints: Endpoints) -> None:
+    def __init__(self, host: str, port: int, endpoints: Endpoints, details: bool) -> None:
         self.endpoints = endpoints
+        self.private = False
         self._guests: dict[socket.socket, float] = {}  # quiet longest first; and until when
         self._threads: set[Thread] = set()
         self._mutex = Lock()
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
+        self.private = details and ip_address(str(self.server_address[0])).is_loopback
         _servers.add(self)
 
     def renew(self, guest: Any) -> None:
@@ -215,6 +251,7 @@ class HealthServer:
         self.host = host
         self.port = port
         self._endpoints = Endpoints(pools, readiness=readiness, details=details)
+        self._details = details
         self._server: _Server | None = None
         self._pid = 0
 
@@ -230,7 +267,7 @@ class HealthServer:
         :raises OSError: the address cannot be had.
         """
         if self._server is None or self._pid != os.getpid():
-            server = _Server(self.host, self.port, self._endpoints)
+            server = _Server(self.host, self.port, self._endpoints, self._details)
             self.port = server.server_address[1]
             thread = Thread(
                 target=server.serve_forever, args=(EVERY,), name="everpool-health", daemon=True
@@ -262,6 +299,18 @@ def _path(target: str) -> str:
     if not target.startswith("/"):
         target = "/" + target.partition("://")[2].partition("/")[2]
     return target.partition("?")[0]
+
+
+def _is_own(host: str) -> bool:
+    """Whether a request may be meant for a server on the loopback.
+
+    A web site can lead a name of its own here, and have a browser ask for details.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in ("", "localhost") or bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 _servers: WeakSet[_Server] = WeakSet()

@@ -36,15 +36,15 @@ _STATES = {
 
 _LENDING = (Condition.UP.value, Condition.SUSPECT.value, Condition.RECOVERING.value)
 
-_CODES = ("timeout", "saturated", "full", "down", "rejected", "closed", "gave up")
+CODES = ("timeout", "saturated", "full", "down", "rejected", "closed", "gave up")
 
 # Of the SQLSTATEs those that end connections every day: a shutdown, a crash, a server on its way
 # up or down, an idle limit of a session and of a transaction, a pooler's farewell.
-_CAUSES = (
+CAUSES = (
     *("FIN", "RST", "silence", "error", "demoted", "misuse", "FATAL", "FATAL of another kind"),
     *(f"FATAL {code}" for code in ("57P01", "57P02", "57P03", "57P05", "25P03", "08P01")),
 )
-_REASONS = (
+REASONS = (
     *("max_lifetime", "max_idle", "drained", "resized", "pool closed"),
     *("returned broken", "dropped without being returned", "unusable"),
 )
@@ -61,12 +61,12 @@ class Metric:
     read: Callable[[Snapshot], Reading]
 
 
-def _one_of(choices: tuple[str, ...], chosen: str | None) -> dict[str, float]:
+def one_of(choices: tuple[str, ...], chosen: str | None) -> dict[str, float]:
     """A state set: 1 for what is the case, 0 for the rest."""
     return {choice: float(choice == chosen) for choice in choices}
 
 
-def _counts(known: tuple[str, ...], *counted: Mapping[str, int]) -> dict[str, float]:
+def counts(known: tuple[str, ...], *counted: Mapping[str, int]) -> dict[str, float]:
     total = Counter(dict.fromkeys(known, 0))
     for counts in counted:
         for value, count in counts.items():
@@ -79,8 +79,8 @@ def _connections(snapshot: Snapshot) -> dict[str, float]:
     return {word: sum(slots[state] for state in states) for word, states in _STATES.items()}
 
 
-_CONDITIONS = tuple(condition.value for condition in Condition)
-_TROUBLES = tuple(trouble.value for trouble in Trouble)
+CONDITIONS = tuple(condition.value for condition in Condition)
+TROUBLES = tuple(trouble.value for trouble in Trouble)
 _STATUSES = tuple(status.value for status in Status)
 
 METRICS = (
@@ -96,21 +96,21 @@ METRICS = (
         "gauge",
         "The pool's state: 1 for the one it is in, 0 for the others.",
         "state",
-        lambda s: _one_of(_CONDITIONS, s.state),
+        lambda s: one_of(CONDITIONS, s.state),
     ),
     Metric(
         "everpool_trouble",
         "gauge",
         "Why no connection can be opened now: 1 for the reason; all are 0 if there is none.",
         "trouble",
-        lambda s: _one_of(_TROUBLES, s.trouble),
+        lambda s: one_of(TROUBLES, s.trouble),
     ),
     Metric(
         "everpool_health",
         "gauge",
         "The pool's health: 1 for its status, 0 for the others.",
         "status",
-        lambda s: _one_of(_STATUSES, judge(s.name, s.vitals).status.value),
+        lambda s: one_of(_STATUSES, judge(s.name, s.vitals).status.value),
     ),
     Metric(
         "everpool_connections",
@@ -166,7 +166,7 @@ METRICS = (
         "counter",
         "Requests that ended without a connection, by why.",
         "code",
-        lambda s: _counts(_CODES, s.refusals),
+        lambda s: counts(CODES, s.refusals),
     ),
     Metric(
         "everpool_checkout_timeouts_total",
@@ -208,7 +208,7 @@ METRICS = (
         "counter",
         "Connections that ended without the pool's doing, by what ended them.",
         "cause",
-        lambda s: _counts(_CAUSES, s.cuts),
+        lambda s: counts(CAUSES, s.cuts),
     ),
     Metric(
         "everpool_cuts_lent_total",
@@ -222,7 +222,7 @@ METRICS = (
         "counter",
         "Connections that ended: cut, by the cause, or closed by the pool, by why.",
         "reason",
-        lambda s: _counts((*_CAUSES, *_REASONS), s.cuts, s.retired),
+        lambda s: counts((*CAUSES, *REASONS), s.cuts, s.retired),
     ),
     Metric(
         "everpool_leaks_total",

@@ -25,8 +25,8 @@ from ..events import (
     StateChanged,
     describe,
 )
-from ..ping import printable
 from ..snapshot import Death, Durations, SettingView, Snapshot
+from ..text import printable
 from ..words import duration, level
 
 Json = dict[str, Any]

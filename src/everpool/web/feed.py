@@ -157,7 +157,7 @@ class Feed:
             for watched in self._watched:
                 watched.begin()
             self._task = asyncio.get_running_loop().create_task(self._run())
-        samples = self._take()  # what is new by now concerns those who watch already
+        samples = self._take(only_news=True)
         about = {
             "generation": self._generation,
             "details": client.details,
@@ -189,11 +189,19 @@ class Feed:
             else:
                 self._take()
 
-    def _take(self) -> list[Sample]:
-        """Take a sample of each pool, and tell all clients."""
+    def _take(self, only_news: bool = False) -> list[Sample]:
+        """Take a sample of each pool, and tell all clients.
+
+        :param only_news: not if there is nothing that the next sample would not have as well. Or
+            who comes with many others at once, after a restart, would be sent a message for each
+            of them before it can read one, and lose its place.
+        """
         samples = [watched.sample() for watched in self._watched]
         settings = [sample.snapshot.settings for sample in samples]
-        changed, self._settings = settings != self._settings, settings
+        changed = settings != self._settings
+        if only_news and not changed and not any(sample.new for sample in samples):
+            return samples
+        self._settings = settings
         messages: dict[bool, str] = {}
         for client in list(self.clients):
             details = client.details

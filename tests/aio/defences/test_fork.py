@@ -85,6 +85,18 @@ async def test_the_first_use_in_a_child_has_connections_of_its_own(
         assert not cuts(pool)
 
 
+async def test_a_child_may_subscribe_before_it_uses_the_pool(make: Any) -> None:
+    async with make(2) as pool:
+        await pool.wait(10)
+
+        async def child() -> int:
+            with pool.subscribe(print):
+                async with pool.connection() as conn:
+                    return await scalar(conn, "select 1")
+
+        assert await in_child(child) == "1"
+
+
 async def test_parent_and_child_use_their_pools_at_the_same_time(
     make: Any, database: Database
 ) -> None:

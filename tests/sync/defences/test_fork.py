@@ -78,6 +78,18 @@ def test_the_first_use_in_a_child_has_connections_of_its_own(make: Any, database
         assert not cuts(pool)
 
 
+def test_a_child_may_subscribe_before_it_uses_the_pool(make: Any) -> None:
+    with make(2) as pool:
+        pool.wait(10)
+
+        def child() -> int:
+            with pool.subscribe(print):
+                with pool.connection() as conn:
+                    return scalar(conn, "select 1")
+
+        assert in_child(child) == "1"
+
+
 def test_parent_and_child_use_their_pools_at_the_same_time(make: Any, database: Database) -> None:
     with make(2) as pool:
         pool.wait(10)

@@ -19,8 +19,10 @@ from weakref import ref
 try:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
-except ImportError as ex:
-    raise ImportError('OpenTelemetry is missing: pip install "everpool[otel]"') from ex
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f'{error.name} is needed here: pip install "everpool[otel]"', name=error.name
+    ) from None
 
 from ... import AsyncConnectionPool, ConnectionPool
 from ...events import Subscription
@@ -85,13 +87,10 @@ def instrument(
     :raises ValueError: the options contradict each other, the pool is instrumented already, or
         another has its name.
     """
-    if unknown:
-        raise TypeError(
-            f"instrument() has no option {', '.join(map(repr, unknown))};"
-            f" there are {', '.join(OPTIONS)}"
-        )
+    for option in unknown:
+        raise TypeError(f"unknown option {option!r}; allowed: {', '.join(OPTIONS)}")
     if not isinstance(pool, ConnectionPool | AsyncConnectionPool):
-        raise TypeError(f"instrument() takes a pool of everpool's, not {type(pool).__name__}")
+        raise TypeError(f"{type(pool).__name__} is no pool of everpool's")
     _check(metrics, "metrics", "meter_provider", meter_provider)
     _check(traces, "traces", "tracer_provider", tracer_provider)
     if not metrics and not traces:

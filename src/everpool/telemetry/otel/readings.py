@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
-from ...events import Condition
 from ...snapshot import Snapshot
+from .._metrics import CAUSES, CODES, CONDITIONS, REASONS, TROUBLES, counts, one_of
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
@@ -47,8 +46,8 @@ def _idle_min(snapshot: Snapshot) -> Points:
     return _one(snapshot.min_size)
 
 
-def _by(attribute: str, counts: Mapping[str, int]) -> Points:
-    return [(count, {attribute: key}) for key, count in counts.items()]
+def _by(attribute: str, numbers: Mapping[str, float]) -> Points:
+    return [(number, {attribute: key}) for key, number in numbers.items()]
 
 
 def _count(snapshot: Snapshot) -> Points:
@@ -69,10 +68,8 @@ def _max(snapshot: Snapshot) -> Points:
     return _one(snapshot.max_size) if snapshot.max_size else []  # 0: a null pool without limit
 
 
-def _state(snapshot: Snapshot) -> Points:
-    return [
-        (int(state.value == snapshot.state), {"everpool.state": state.value}) for state in Condition
-    ]
+def _round_trip(snapshot: Snapshot) -> Points:
+    return _one(snapshot.round_trip) if snapshot.round_trip else []
 
 
 READINGS = (
@@ -109,7 +106,7 @@ READINGS = (
         "db.client.connection.pending_requests",
         "{request}",
         "The number of current pending requests for an open connection.",
-        lambda snapshot: _one(snapshot.waiting),
+        lambda s: _one(s.waiting),
     ),
     Reading(
         "counter",
@@ -117,77 +114,105 @@ READINGS = (
         "{timeout}",
         "The number of connection timeouts that have occurred trying to obtain a connection from"
         " the pool.",
-        lambda snapshot: _one(snapshot.refusals.get("timeout", 0)),
+        lambda s: _one(s.refusals.get("timeout", 0)),
     ),
     Reading(
         "up_down_counter",
         "everpool.state",
         "1",
         "1 for the state that the pool is in, 0 for all others.",
-        _state,
+        lambda s: _by("everpool.state", one_of(CONDITIONS, s.state)),
+    ),
+    Reading(
+        "up_down_counter",
+        "everpool.trouble",
+        "1",
+        "1 for why no connection can be opened now; all are 0 if there is no reason.",
+        lambda s: _by("everpool.trouble", one_of(TROUBLES, s.trouble)),
     ),
     Reading(
         "counter",
         "everpool.requests",
         "{request}",
         "How many connections have been asked for.",
-        lambda snapshot: _one(snapshot.requests),
+        lambda s: _one(s.requests),
     ),
     Reading(
         "counter",
         "everpool.refusals",
         "{request}",
         "Requests that ended without a connection, by why.",
-        lambda snapshot: _by("everpool.refusal.code", snapshot.refusals),
+        lambda s: _by("everpool.refusal.code", counts(CODES, s.refusals)),
     ),
     Reading(
         "gauge",
         "everpool.queue.longest_wait",
         "s",
         "For how long the first in the queue has waited.",
-        lambda snapshot: _one(snapshot.vitals.longest_wait),
+        lambda s: _one(s.vitals.longest_wait),
     ),
     Reading(
         "counter",
         "everpool.connection.opened",
         "{connection}",
         "Connections opened.",
-        lambda snapshot: _one(snapshot.opened),
+        lambda s: _one(s.opened),
     ),
     Reading(
         "counter",
         "everpool.connection.open_failures",
         "{attempt}",
         "Attempts to connect that failed.",
-        lambda snapshot: _one(snapshot.open_failed),
+        lambda s: _one(s.open_failed),
     ),
     Reading(
         "counter",
         "everpool.connection.cuts",
         "{connection}",
         "Connections that ended without the pool's doing, by cause.",
-        lambda snapshot: _by("everpool.cut.cause", snapshot.cuts),
+        lambda s: _by("everpool.cut.cause", counts(CAUSES, s.cuts)),
+    ),
+    Reading(
+        "counter",
+        "everpool.connection.cuts_lent",
+        "{connection}",
+        "Those of them that somebody held: work was interrupted.",
+        lambda s: _one(s.cuts_lent),
     ),
     Reading(
         "counter",
         "everpool.connection.retirements",
         "{connection}",
         "Connections that the pool closed, by why.",
-        lambda snapshot: _by("everpool.retirement.reason", snapshot.retired),
+        lambda s: _by("everpool.retirement.reason", counts(REASONS, s.retired)),
+    ),
+    Reading(
+        "counter",
+        "everpool.connection.leaks",
+        "{loan}",
+        "Loans longer than leak_after (held), and connections never returned (dropped).",
+        lambda s: _by("everpool.leak.kind", s.leaks),
     ),
     Reading(
         "gauge",
         "everpool.connection.round_trip",
         "s",
         "Smoothed round-trip time to the database; missing until it is known.",
-        lambda snapshot: _one(snapshot.round_trip) if 0 < snapshot.round_trip < inf else [],
+        _round_trip,
+    ),
+    Reading(
+        "gauge",
+        "everpool.background.late",
+        "s",
+        "How late the pool's background is; infinite if it is gone.",
+        lambda s: _one(s.vitals.late),
     ),
     Reading(
         "counter",
         "everpool.happening.dropped",
         "{happening}",
         "Happenings that listeners missed because they were too slow.",
-        lambda snapshot: _one(snapshot.dropped),
+        lambda s: _one(s.dropped),
     ),
 )
 

@@ -30,6 +30,9 @@ NUMBER = "everpool.connection.number"
 ERROR_TYPE = "error.type"
 SQLSTATE = "db.response.status_code"
 
+# psycopg passes on what a server sends in an SQLSTATE's place, and that may be anything.
+_FIVE = re.compile(r"[0-9A-Z]{5}").fullmatch
+
 # What a failed connect is told as begins with the SQLSTATE, where there is one. "FATAL" is none.
 _SQLSTATE = re.compile(r"(?=[A-Z]*[0-9])([0-9A-Z]{5}): ").match
 
@@ -127,7 +130,7 @@ class _Acquire:
             if exc is not None:
                 fail(self._span, exc.code if isinstance(exc, Refused) else _class_name(exc))
                 sqlstate = getattr(exc, "sqlstate", None)
-                if sqlstate:
+                if sqlstate and _FIVE(sqlstate):
                     self._span.set_attribute(SQLSTATE, sqlstate)
             self._span.end()
         except Exception:
