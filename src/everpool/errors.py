@@ -78,6 +78,9 @@ class _Closed(Refused, PoolClosed):
     __module__, __qualname__ = "everpool", "PoolClosed"
 
 
+for _class in (_Late, _Full, _Closed):
+    _class.__name__ = _class.__qualname__
+
 _CLASSES: dict[str, type[Refused]] = {
     "timeout": _Late,
     "saturated": PoolSaturated,

@@ -111,8 +111,12 @@ class _Line:
     shortest: float
     longest: float
 
+    @property
+    def name(self) -> str:
+        return self.last.name
+
     def write(self) -> None:
-        extra = {"event": self.last.name, "pool": self.pool, "count": self.count}
+        extra = {"event": self.name, "pool": self.pool, "count": self.count}
         extra.update(values(self.last))
         _logger(self.last).log(level(self.last), "pool %r: %s", self.pool, self.text(), extra=extra)
 

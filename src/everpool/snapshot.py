@@ -206,7 +206,7 @@ class Snapshot:
             connections=[_view(*row, now) for row in rows],
             waiting=waiting,
             round_trip=machine.roundtrip.smoothed,
-            last_error=last_error[1] if trouble and last_error else None,
+            last_error=last_error[1] if last_error else None,
             requests=requests,
             refusals=refusals,
             opened=opened,

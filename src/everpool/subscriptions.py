@@ -10,11 +10,12 @@ what its queue cannot hold, and the loss is counted; one that raises is told of 
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError, current_task
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from sys import is_finalizing
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self, cast
 from weakref import ref
@@ -49,8 +50,8 @@ class Subscription:
         self.dropped = 0
         self.failures = 0
         self._hub = ref(hub)
-        self._queue: deque[Happening] = deque()
-        self._mutex = Lock()
+        self._queue: deque[Any] = deque()
+        self._mutex = RLock()  # see `Hub`
         self._dispatcher: object | None = None  # who may deliver
         self._closed = False
 
@@ -75,14 +76,14 @@ class Subscription:
 
     @property
     def wants_loans(self) -> bool:
-        return any(kind in self.kinds for kind in LOANS)
+        return any(issubclass(loan, self.kinds) for loan in LOANS)
 
     def wants(self, happening: Happening) -> bool:
         if self.kinds:
             return isinstance(happening, self.kinds)
         return not isinstance(happening, LOANS)
 
-    def offer(self, happening: Happening) -> None:
+    def offer(self, happening: Any) -> None:
         """Queue it."""
         with self._mutex:
             if self._closed:
@@ -101,12 +102,12 @@ class Subscription:
             return True
 
     def disclaim(self, dispatcher: object) -> None:
-        """This dispatcher has not been started for sure: if it has, it ends."""
+        """This dispatcher has ended, or may not have been started: if it has, it ends."""
         with self._mutex:
             if self._dispatcher is dispatcher:
                 self._dispatcher = None
 
-    def next(self, dispatcher: object) -> Happening | None:
+    def next(self, dispatcher: object) -> Any:
         """The next to deliver; None if there is none, and then the dispatcher ends."""
         with self._mutex:
             if self._dispatcher is not dispatcher:
@@ -119,27 +120,38 @@ class Subscription:
     def rearm(self, hub: Hub) -> None:
         """In a forked child the dispatcher is gone, and a lock may be held by nobody."""
         self._hub = ref(hub)
-        self._mutex = Lock()
+        self._mutex = RLock()
         self._queue.clear()
         self._dispatcher = None
 
     def deliver(self, dispatcher: object, job: Any = None) -> None:
         """Call a plain function, until there is nothing left to tell it."""
-        while (happening := self.next(dispatcher)) is not None:
-            try:
-                cast(Callable[[Any], None], self.listener)(happening)
-            except BaseException:  # a SystemExit too: the thread is the pool's, and must go on
-                self._failed(happening)
+        try:
+            while (happening := self.next(dispatcher)) is not None:
+                try:
+                    cast(Callable[[Any], None], self.listener)(happening)
+                except BaseException:  # a SystemExit too: the thread is the pool's, and must go on
+                    self._failed(happening)
+        finally:
+            self.disclaim(dispatcher)
 
     async def deliver_async(self, dispatcher: object) -> None:
-        """Call a coroutine function, until there is nothing left to tell it."""
+        """Call a coroutine function, until there is nothing left to tell it.
+
+        What it waits for may be cancelled without its task being so.
+        """
         while (happening := self.next(dispatcher)) is not None:
             try:
                 await cast(Callable[[Any], Awaitable[None]], self.listener)(happening)
+            except CancelledError:
+                task = current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._failed(happening)
             except Exception:
                 self._failed(happening)
 
-    def _failed(self, happening: Happening) -> None:
+    def _failed(self, happening: Any) -> None:
         self.failures += 1
         if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th time
             logger.exception(
@@ -159,7 +171,12 @@ class Hub:
         self.subscriptions: tuple[Subscription, ...] = ()
         self._dropped_before = 0  # by subscriptions that have ended
         self._writer = LogWriter(name)
-        self._mutex = Lock()
+        self._scribe = Subscription(self, lambda line: line.write(), ())  # listens to the writer
+        # Reentrant: a finalizer that runs amid publishing may end a subscription, or return a
+        # connection.
+        self._mutex = RLock()
+        self._taking: Happening | None = None
+        self._tasks: set[Any] = set()
         self._crew = Crew(f"{name}-listener", most=1 << 30)
 
     @property
@@ -203,37 +220,53 @@ class Hub:
         with self._mutex:
             while happenings:
                 happening = happenings[0]
-                if not isinstance(happening, LOANS):
-                    self.recent.append(happening)
-                self._writer.add(happening, happening.at)
-                if isinstance(happening, Cut):
-                    self.cuts.append(happening)
-                    self.cut_counts[happening.cause.kind] += 1
-                    self.cuts_lent += happening.lent
-                elif isinstance(happening, Leaked):
-                    self.leaks["dropped" if happening.dropped else "held"] += 1
-                for subscription in self.subscriptions:
-                    if subscription.wants(happening):
-                        subscription.offer(happening)
-                happenings.popleft()
+                if happening is self._taking:
+                    return  # a finalizer: whoever it has interrupted goes on
+                try:
+                    self._taking = happening
+                    self._take(happening)
+                    happenings.popleft()
+                finally:
+                    self._taking = None
 
-    def dispatch(self, spawn: Callable[[Any], None] | None) -> None:
+    def _take(self, happening: Happening) -> None:
+        if not isinstance(happening, LOANS):
+            self.recent.append(happening)
+        self._writer.add(happening, happening.at)
+        if isinstance(happening, Cut):
+            self.cuts.append(happening)
+            self.cut_counts[happening.cause.kind] += 1
+            self.cuts_lent += happening.lent
+        elif isinstance(happening, Leaked):
+            self.leaks["dropped" if happening.dropped else "held"] += 1
+        for subscription in self.subscriptions:
+            if subscription.wants(happening):
+                subscription.offer(happening)
+
+    def dispatch(self, spawn: Callable[..., Any] | None) -> None:
         """Call the dispatchers that are needed: tasks (by ``spawn``), or threads, which `man` starts.
 
         Interrupted anywhere, it can be called again.
         """
         for subscription in self.subscriptions:
-            dispatcher = object()
-            try:
-                if not subscription.claim(dispatcher):
-                    continue
-                if spawn and is_async(subscription.listener):
-                    spawn(subscription.deliver_async(dispatcher))
-                else:
-                    self._submit(subscription.deliver, dispatcher)
-            except BaseException:
-                subscription.disclaim(dispatcher)
-                raise
+            self._dispatch(subscription, spawn)
+
+    def _dispatch(self, subscription: Subscription, spawn: Callable[..., Any] | None) -> None:
+        dispatcher = object()
+        try:
+            if not subscription.claim(dispatcher):
+                return
+            if spawn and is_async(subscription.listener):
+                task = spawn(subscription.deliver_async, dispatcher)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                # It may be cancelled before its first step.
+                task.add_done_callback(lambda _: subscription.disclaim(dispatcher))
+            else:
+                self._submit(subscription.deliver, dispatcher)
+        except BaseException:
+            subscription.disclaim(dispatcher)
+            raise
 
     @property
     def short(self) -> bool:
@@ -260,11 +293,11 @@ class Hub:
             line.write()
 
     def write_aside(self, now: float) -> None:
-        """Write the lines of the log that are due, in a thread: a handler may block."""
+        """Write the lines of the log that are due, in a thread, one for all: a handler may block."""
         with self._mutex:
-            lines = self._writer.flush(now)
-        if lines:
-            self._submit(_write_lines, lines)
+            for line in self._writer.flush(now):
+                self._scribe.offer(line)
+        self._dispatch(self._scribe, None)
 
     def _submit(self, call: Callable[..., None], *args: Any) -> None:
         try:
@@ -273,15 +306,10 @@ class Hub:
             pass  # the interpreter is ending: nobody listens any more
 
     def dismiss(self) -> list[Any]:
-        """Let the dispatchers end when they have delivered; return their threads."""
+        """Let the dispatchers end when they have delivered; return their threads and tasks."""
         if is_finalizing():
             return []  # the threads are frozen, perhaps with the lock in hand
-        return list(self._crew.dismiss())
-
-
-def _write_lines(lines: list[Any], job: Any) -> None:
-    for line in lines:
-        line.write()
+        return [*self._crew.dismiss(), *self._tasks]
 
 
 def is_async(listener: Listener) -> bool:

@@ -637,7 +637,9 @@ class World:
 
         # Whoever waits in a pool that has room waits for something.
         moving = (State.OPENING, State.TESTING, State.RETURNING, State.CLOSING)
-        if waiting and machine.counted < machine.policy.most and not machine.connector.trouble:
+        held_up = machine.connector.trouble or self.now < machine.connector.not_before
+        held_up = held_up or machine.paused_at is not None
+        if waiting and machine.counted < machine.policy.most and not held_up:
             assert any(machine.tally[s] for s in moving), "waiting for nothing"
 
     # -- for assertions -----------------------------------------------------------------------

@@ -66,6 +66,17 @@ class TestWhenDown:
             states.append(caller.state)
         assert states[-1] == "done" and "done" in states[:5]
 
+    @pytest.mark.parametrize("size", [2, 10])
+    def test_fail_does_not_wait_for_connections_that_are_silent(self, size):
+        world = started(min_size=size, max_size=size, when_down="fail")
+        world.server.silent = True
+        for _ in range(60):
+            world.request(timeout=30.0)
+            world.run(0.5)
+        world.run(2.0)
+        assert {c.refusal.code for c in world.callers if c.refusal} == {"down"}
+        assert max(c.waited for c in world.callers if c.state != "holding") < 3.0
+
     def test_fail_lends_what_there_is(self):
         world = started(min_size=2, max_size=4, when_down="fail")
         world.server.refused = True
@@ -173,6 +184,18 @@ class TestPause:
         caller = world.request(timeout=2.0)
         world.run(3.0)
         assert caller.refusal.code == "timeout" and caller.waited == pytest.approx(2.0)
+        assert "paused for 2.0 s" in caller.refusal.text
+
+    def test_a_null_pool_keeps_nothing_afterwards(self):
+        world = World(min_size=0, max_size=1, pooled=False)
+        holder = world.borrow()[0]
+        world.request(timeout=2.0)
+        world.pause()
+        world.release(holder)
+        world.run(5.0)
+        world.resume()
+        world.run(1.0)
+        assert not world.machine.slots
 
     def test_upkeep_goes_on(self):
         world = started(min_size=3, max_size=3, keepalive=10.0)

@@ -17,11 +17,12 @@ from everpool.core.events import (
     StateChanged,
     Suspected,
 )
+from everpool.core.health import Condition, Status, judge
 from everpool.core.histogram import BOUNDS, Histogram
 from everpool.core.slot import State
 from everpool.core.verdict import Cause
 
-from .simulation import World, started
+from .simulation import PASSWORD_TEXT, World, started
 
 
 def states(world: World) -> list[str]:
@@ -61,6 +62,50 @@ class TestStates:
         world.request(timeout=3.0)
         world.run(1.0)
         assert states(world) == ["up", "suspect"]
+
+    def test_one_failure_long_ago_is_no_doubt_while_the_server_answers(self):
+        world = started(min_size=2, max_size=3)
+        holders = world.borrow(2)
+        world.server.refused = True
+        world.hold(0.01, timeout=1.0)
+        world.run(0.5)
+        for holder in holders:
+            world.release(holder)  # nobody wants a third any more
+        world.heal()
+        world.run(30.0)
+        assert states(world) == ["up", "suspect"]
+        world.run(90.0)
+        assert states(world) == ["up", "suspect", "up"]
+        world.server.refused = True
+        world.borrow(2)
+        world.hold(0.01, timeout=1.0)
+        world.run(0.5)
+        assert states(world)[-1] == "suspect"
+
+    def test_a_rejection_is_doubt_for_as_long_as_nothing_disproves_it(self):
+        world = started(min_size=2, max_size=3)
+        holders = world.borrow(2)
+        world.server.rejecting = PASSWORD_TEXT
+        world.request(timeout=1.0)
+        world.run(0.5)
+        for holder in holders:
+            world.release(holder)
+        world.run(600.0)
+        assert states(world) == ["up", "suspect"]
+
+    def test_an_outage_is_not_explained_by_the_one_before(self):
+        world = started(min_size=2, max_size=2)
+        world.server.refused = True
+        world.cut()
+        world.run(3.0)
+        world.heal()
+        world.run(1000.0)
+        world.server.silent = True
+        world.cut()
+        world.run(5.0)
+        health = judge("pool", world.machine.vitals(world.now, 0.0))
+        assert health.state is Condition.DOWN and health.status is Status.FAIL
+        assert "refused" not in world.machine.picture(world.now)
 
     def test_lost_pings_are_doubt_and_their_answers_end_it(self):
         world = started(min_size=2, max_size=2, verify_after=1.0)

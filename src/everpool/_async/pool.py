@@ -244,26 +244,30 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
-        """Find out what may be skipped when a connection is lent and returned."""
-        stock, connection = AsyncConnectionPool, AsyncConnection
-        chosen: Any = get_origin(self.connection_class) or self.connection_class
-        doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
-        doors = doors and not {"getconn", "putconn"} & vars(self).keys()
-        self._own_enter = chosen.__aenter__ is not connection.__aenter__
-        plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
-            connection.__aexit__,
-            connection.commit,
-            connection.rollback,
-        )
-        in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
-        in_use = in_use and not self._forked  # the first use opens it anew
-        in_use = in_use and self._machine.paused_at is None and self._around is None
-        self._loans = self._hub.wants_loans
-        doors = doors and not self._loans
-        self._direct = in_use and doors and self._check is None and not self._own_enter
-        self._plain = doors and plain_exit and self._reset is None
-        self._peek_after = self._policy.peek_after
-        self._patience = self._policy.timeout
+        """Find out what may be skipped when a connection is lent and returned.
+
+        One at a time: what has been read must not be older than what it is written over.
+        """
+        with self._reading:
+            stock, connection = AsyncConnectionPool, AsyncConnection
+            chosen: Any = get_origin(self.connection_class) or self.connection_class
+            doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
+            doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+            self._own_enter = chosen.__aenter__ is not connection.__aenter__
+            plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
+                connection.__aexit__,
+                connection.commit,
+                connection.rollback,
+            )
+            in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+            in_use = in_use and not self._forked  # the first use opens it anew
+            in_use = in_use and self._machine.paused_at is None and self._around is None
+            self._loans = self._hub.wants_loans
+            doors = doors and not self._loans
+            self._direct = in_use and doors and self._check is None and not self._own_enter
+            self._plain = doors and plain_exit and self._reset is None
+            self._peek_after = self._policy.peek_after
+            self._patience = self._policy.timeout
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -320,7 +324,7 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         stopping = self._stop()
         listeners = self._hub.dismiss()
         await rt.finish(stopping, timeout)
-        rt.linger(listeners, min(timeout, LISTENERS_GRACE))
+        await rt.linger(listeners, min(timeout, LISTENERS_GRACE))
 
     async def wait(self, timeout: float = 30.0) -> None:
         """Wait until ``min_size`` connections are ready.
@@ -394,10 +398,16 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         around = self._around
         if around is None:
             return await self._lend(timeout)
-        with around() as told:
-            conn = await self._lend(timeout)
-            told(cast(Any, conn)._slot.number)
-        return conn
+        conn: Any = None
+        try:
+            with around() as told:
+                conn = await self._lend(timeout)
+                told(conn._slot.number)
+        except BaseException:
+            if conn is not None:
+                await self._give_back(conn, conn._slot)
+            raise
+        return cast(ACT, conn)
 
     async def _lend(self, timeout: float | None) -> ACT:
         self._usable()
@@ -557,6 +567,8 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
         if self._closed:
             condition = Condition.CLOSED if self._opened else Condition.NEW
             vitals = replace(vitals, condition=condition)
+        elif self._background is None:  # in a forked child, until it uses the pool
+            vitals = replace(vitals, condition=Condition.STARTING)
         return vitals
 
     def _late(self, now: float) -> float:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 from random import random
+from threading import RLock
 from time import monotonic
 from traceback import clear_frames
 from typing import Any, ClassVar, Generic
@@ -27,6 +28,7 @@ from .. import ping
 from ..clock import SuspendClock
 from ..conninfo import prepare, redact
 from ..core import effects as order
+from ..core.health import Condition
 from ..core.machine import Machine
 from ..core.policy import Policy
 from ..core.slot import Slot, State
@@ -75,8 +77,9 @@ class Engine(Generic[CT]):
         """Make what exists before the pool is opened, and again in a forked child."""
         self._policy = policy
         self._mutex = rt.Mutex()
+        self._reading = RLock()  # of what the fast paths depend on
         self._machine = Machine(policy, monotonic(), random)
-        self._machine.closed = True
+        self._machine.closed, self._machine.condition = True, Condition.CLOSED
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}
         self._guards: set[Guard] = set()
@@ -228,7 +231,7 @@ class Engine(Generic[CT]):
     def _order_tell(self, effect: order.Tell) -> None:
         hub, background = self._hub, self._background
         hub.publish(self._machine.happenings)
-        hub.dispatch(background.spawn if background else None)
+        hub.dispatch(rt.spawn)
         if background is None:
             hub.man()
         elif hub.short:

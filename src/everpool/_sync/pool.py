@@ -236,26 +236,30 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
-        """Find out what may be skipped when a connection is lent and returned."""
-        stock, connection = ConnectionPool, Connection
-        chosen: Any = get_origin(self.connection_class) or self.connection_class
-        doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
-        doors = doors and not {"getconn", "putconn"} & vars(self).keys()
-        self._own_enter = chosen.__enter__ is not connection.__enter__
-        plain_exit = (chosen.__exit__, chosen.commit, chosen.rollback) == (
-            connection.__exit__,
-            connection.commit,
-            connection.rollback,
-        )
-        in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
-        in_use = in_use and not self._forked  # the first use opens it anew
-        in_use = in_use and self._machine.paused_at is None and self._around is None
-        self._loans = self._hub.wants_loans
-        doors = doors and not self._loans
-        self._direct = in_use and doors and self._check is None and not self._own_enter
-        self._plain = doors and plain_exit and self._reset is None
-        self._peek_after = self._policy.peek_after
-        self._patience = self._policy.timeout
+        """Find out what may be skipped when a connection is lent and returned.
+
+        One at a time: what has been read must not be older than what it is written over.
+        """
+        with self._reading:
+            stock, connection = ConnectionPool, Connection
+            chosen: Any = get_origin(self.connection_class) or self.connection_class
+            doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
+            doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+            self._own_enter = chosen.__enter__ is not connection.__enter__
+            plain_exit = (chosen.__exit__, chosen.commit, chosen.rollback) == (
+                connection.__exit__,
+                connection.commit,
+                connection.rollback,
+            )
+            in_use = not self._closed and not self._open_implicit and self._policy.timeout > 0
+            in_use = in_use and not self._forked  # the first use opens it anew
+            in_use = in_use and self._machine.paused_at is None and self._around is None
+            self._loans = self._hub.wants_loans
+            doors = doors and not self._loans
+            self._direct = in_use and doors and self._check is None and not self._own_enter
+            self._plain = doors and plain_exit and self._reset is None
+            self._peek_after = self._policy.peek_after
+            self._patience = self._policy.timeout
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -368,10 +372,16 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         around = self._around
         if around is None:
             return self._lend(timeout)
-        with around() as told:
-            conn = self._lend(timeout)
-            told(cast(Any, conn)._slot.number)
-        return conn
+        conn: Any = None
+        try:
+            with around() as told:
+                conn = self._lend(timeout)
+                told(conn._slot.number)
+        except BaseException:
+            if conn is not None:
+                self._give_back(conn, conn._slot)
+            raise
+        return cast(CT, conn)
 
     def _lend(self, timeout: float | None) -> CT:
         self._usable()
@@ -519,6 +529,8 @@ class ConnectionPool(Lending[CT], psycopg_pool.ConnectionPool[CT]):
         if self._closed:
             condition = Condition.CLOSED if self._opened else Condition.NEW
             vitals = replace(vitals, condition=condition)
+        elif self._background is None:  # in a forked child, until it uses the pool
+            vitals = replace(vitals, condition=Condition.STARTING)
         return vitals
 
     def _late(self, now: float) -> float:

@@ -102,13 +102,16 @@ class Connector:
         self.successes += 1
         self.typical = took if self.typical is None else self.typical * 0.875 + took * 0.125
         if self.trouble is not None:
-            self.trouble = None
-            self.not_before = 0.0
-            self._failures = 0
-            self.window = 1
+            self.forgive()
         elif self.successes == 1:
             self.window = self.most  # nothing has died yet: the server is well
         self.window = min(self.window + 1, self.most)
+
+    def forgive(self) -> None:
+        """The trouble is over: begin with one attempt alone."""
+        self.trouble = None
+        self.not_before = 0.0
+        self.window = 1
 
     def failed(self, now: float, trouble: Trouble, wanted: bool) -> float:
         """Note a failed attempt; return the seconds until the next may start."""

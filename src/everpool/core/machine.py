@@ -280,7 +280,7 @@ class Machine(Upkeep):
             return
         paused_for, self.paused_at = now - self.paused_at, None
         self._tell(Resumed(now, paused_for))
-        while self.idle and self.queue.live:
+        while self.idle and (self.queue.live or not self.policy.pooled):
             self._settle(self.idle.pop(), now)
         self._refill(now)
 
@@ -315,13 +315,9 @@ class Machine(Upkeep):
         May be called without the shell's lock: each number is true, all together nearly.
         """
         idle = self.idle
-        try:
-            heard_at = max(self.heard_at, idle[-1].since)  # a return is news of the server
-        except IndexError:
-            heard_at = self.heard_at
         cuts, cuts_lent = self.cuts_within(RECENT, now)
         trouble = self.connector.trouble
-        error_at, error = self.last_error if trouble and self.last_error else (now, "")
+        error_at, error = self.last_error or (now, "")
         return Vitals(
             condition=self.condition,
             since=now - self.condition_since,
@@ -336,11 +332,18 @@ class Machine(Upkeep):
             waiting=self.waiting,
             longest_wait=self.longest_wait(now),
             saturated=self.saturated,
-            heard=now - heard_at,
+            heard=now - self._heard(),
             late=late,
             cuts=cuts,
             cuts_lent=cuts_lent,
         )
+
+    def _heard(self) -> float:
+        """When the server was last heard; a connection's return is news of it too."""
+        try:
+            return max(self.heard_at, self.idle[-1].since)
+        except IndexError:
+            return self.heard_at
 
     def waits_none(self) -> int:
         """How many requests were served without queueing, since the beginning; never falls."""
@@ -351,12 +354,13 @@ class Machine(Upkeep):
 
     def stale(self, now: float) -> bool:
         """Whether somebody who asks how the pool is should have a connection tested."""
-        return now - self.heard_at > PROBE_AFTER and bool(self.idle) and not self.closed
+        resting = self.idle and not self.tally[State.TESTING] and not self.closed
+        return bool(resting) and now - self._heard() > PROBE_AFTER
 
     def probe(self, now: float) -> None:
-        """Have the connection that rested longest pinged, unless something is being tested.
+        """Have the connection that rested longest pinged, if that is still wanted.
 
         Its answer is news of the database, so a thousand who ask cause one ping.
         """
-        if self.stale(now) and not self.tally[State.TESTING]:
+        if self.stale(now):
             self._ping(self.idle.pop(0), now)

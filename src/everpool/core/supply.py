@@ -21,7 +21,7 @@ from .policy import Policy
 from .queue import Refusal, Waiter
 from .roundtrip import RoundTrip
 from .slot import Event, Slot, State
-from .table import ESTABLISHED, IDLE, LENT, Table, rested_since
+from .table import ESTABLISHED, IDLE, LENT, PRESENT, Table, rested_since
 from .verdict import Cause, Trouble
 
 # Lifetimes end up to a twentieth early, as psycopg_pool's do, keepalives up to a quarter: enough
@@ -98,7 +98,7 @@ class Supply(Table):
         self.closed = False
         self.generation = 0  # raised with each suspicion that concerns all
         self.drained_at = -inf
-        self.last_error: tuple[float, str] | None = None
+        self.last_error: tuple[float, str] | None = None  # of the present trouble
         self.condition = Condition.STARTING
         self.condition_since = now
         self._recovering = False
@@ -151,7 +151,7 @@ class Supply(Table):
         self._fire(slot, Event.OPENED)
         self._tell(Opened(now, slot.number, took))
         if trouble is not None:
-            self._failed_until = inf
+            self._failed_until, self.last_error = inf, None
             self._tell(Recovered(now, now - down_since))
         waited = self.waited
         self._settle(slot, now)
@@ -379,20 +379,22 @@ class Supply(Table):
 
         Nothing is there to be lent, an attempt to connect has failed, and the next is not due.
         Always if the server rejects us, because a person has to help; for a server that is
-        away only under ``when_down="fail"``, and then also while an attempt is under way.
+        away only under ``when_down="fail"``, and then also while an attempt is under way, and
+        beside connections that do not answer: a late pong is what ``"wait"`` waits for.
         """
         connector = self.connector
         if connector.trouble is None:
             return False
+        hopes: tuple[State, ...] = ESTABLISHED
+        trying = 0
         if connector.trouble is not Trouble.REJECTED:
             if self.policy.when_down != "fail":
                 return False
             trying = self.tally[State.OPENING] + self.tally[State.DISOWNED]
-        else:
-            trying = 0
+            hopes = PRESENT
         if now >= connector.not_before and not trying:
             return False
-        return not sum(self.tally[state] for state in ESTABLISHED)
+        return not sum(self.tally[state] for state in hopes)
 
     def _rejection(self, now: float) -> Refusal:
         trouble = self.connector.trouble
@@ -546,6 +548,8 @@ class Supply(Table):
         slots = list(self.slots)  # in one step: the shells ask without their lock
         lent = [now - slot.since for slot in slots if slot.state is LENT]
         parts = [f"{self.counted} of {self.policy.max_size} connections"]
+        if (paused_at := self.paused_at) is not None:
+            parts.append(f"paused for {now - paused_at:.1f} s")
         if lent:
             parts.append(f"{len(lent)} lent, the longest for {max(lent):.1f} s")
         for state in (State.OPENING, State.TESTING, State.SUSPECT, State.RETURNING):
@@ -554,7 +558,7 @@ class Supply(Table):
         if hung := self.tally[State.DISOWNED]:
             parts.append(f"{hung} connecting for long without an answer")
         parts.append(f"{self.queue.live} waiting")
-        if self.last_error and self.connector.trouble:
-            when, text = self.last_error
+        if error := self.last_error:
+            when, text = error
             parts.append(f"last connect error, {now - when:.1f} s ago: {text}")
         return ", ".join(parts)

@@ -11,12 +11,13 @@ from math import inf
 
 from .effects import Abandon
 from .events import Leaked, QueueChanged, Slept, Suspected
-from .health import SATURATED_AFTER
+from .health import RECENT, SATURATED_AFTER
 from .policy import Policy
 from .queue import Refusal
 from .slot import Event, Slot, State
 from .supply import SILENCE, Supply
 from .table import PRESENT
+from .verdict import Trouble
 
 # The replacement of an old connection is asked for so long before the old one must go.
 RENEWAL_LEAD = 30.0
@@ -72,6 +73,7 @@ class Upkeep(Supply):
         if now >= self._leak_at:
             self._find_leaks(now)
         self._watch_queue(now)
+        self._forgive(now)
         self._wake_at(self._retire_at)
         self._wake_at(self._ping_at)
         self._wake_at(self._leak_at)
@@ -151,6 +153,21 @@ class Upkeep(Supply):
                         self.hung_up(slot, now)
                     else:
                         self._wake_at(slot.given_up_at)
+
+    def _forgive(self, now: float) -> None:
+        """Forget a failed attempt that nobody has wanted to repeat, if the server answers others.
+
+        Without this a pool that could not grow once would stay in doubt until it grows. A
+        rejection stays: it concerns new connections only, and the old ones do not disprove it.
+        """
+        connector = self.connector
+        if connector.trouble in (None, Trouble.REJECTED) or self.last_error is None:
+            return
+        failed_at = self.last_error[0]
+        trying = self.tally[State.OPENING] + self.tally[State.DISOWNED]
+        if not trying and now - failed_at > RECENT and self.heard_at > failed_at:
+            connector.forgive()
+            self.last_error, self._failed_until = None, inf
 
     def _retire_old(self, now: float) -> None:
         policy = self.policy

@@ -122,7 +122,6 @@ class Background:
         self._timer: asyncio.TimerHandle | None = None
         self._connectors = Crew(1 << 30)
         self._workers = Crew(1)
-        self._listening: set[asyncio.Task[None]] = set()
 
     def start(self, workers: int) -> None:
         self._workers.most = workers
@@ -136,12 +135,6 @@ class Background:
     def work(self, call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Job | None:
         """Run a job of the returning side; at most ``workers`` at once."""
         return self._workers.submit(call, *args)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Start a listener's coroutine as a task."""
-        task = self._loop.create_task(coroutine)
-        self._listening.add(task)
-        task.add_done_callback(self._listening.discard)
 
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
@@ -216,8 +209,17 @@ async def finish(tasks: list[asyncio.Task[None]], timeout: float) -> None:
             task.cancel()
 
 
-def linger(listeners: list[Any], timeout: float) -> None:
-    """Listeners in threads end by themselves: the loop does not wait for them."""
+async def linger(listeners: list[Any], timeout: float) -> None:
+    """Give listeners in tasks the time to hear the last of it; the loop waits for no threads."""
+    me = asyncio.current_task()
+    tasks = [task for task in listeners if isinstance(task, asyncio.Task) and task is not me]
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout)
+
+
+def spawn(call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
+    """Start a listener's coroutine as a task."""
+    return asyncio.get_running_loop().create_task(call(*args))
 
 
 sleep = asyncio.sleep

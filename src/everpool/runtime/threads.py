@@ -304,9 +304,6 @@ class Background:
             self.rouse()
         return job
 
-    # Listeners are plain functions here.
-    spawn = None
-
     def alarm(self, when: float) -> None:
         """Give the pool a turn at that time at the latest."""
         if when < self.due:
@@ -383,6 +380,9 @@ def linger(listeners: list[threading.Thread], timeout: float) -> None:
     for thread in listeners:
         if thread is not threading.current_thread():
             thread.join(max(0.0, deadline - monotonic()))
+
+
+spawn = None  # listeners are plain functions here
 
 
 def seize(lock: Any) -> bool:

@@ -6,6 +6,8 @@ import gc
 import json
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from time import sleep as block
 from typing import Any
@@ -174,6 +176,150 @@ if True:  # ASYNC
             for _ in range(10):
                 await asyncio.sleep(0.001)
             assert monotonic() - start < 0.3
+
+    async def test_a_coroutine_hears_of_the_end_before_it_has_come(make: Any) -> None:
+        pool, heard = make(1), []
+
+        async def listener(happening: Any) -> None:
+            await asyncio.sleep(0.01)
+            heard.append(type(happening))
+
+        await pool.open(wait=True)
+        pool.subscribe(listener, events.Closed, events.Retired)
+        conn = await pool.getconn()
+        await pool.close()
+        assert heard == [events.Closed]
+        await pool.putconn(conn)  # the pool has no background any more
+        await eventually(lambda: heard == [events.Closed, events.Retired])
+
+    async def test_a_coroutine_may_close_the_pool_that_calls_it(
+        make: Any, proxy: FaultProxy
+    ) -> None:
+        async with make(1) as pool:
+            await pool.wait(10)
+            took: list[float] = []
+
+            async def listener(happening: Any) -> None:
+                before = monotonic()
+                await pool.close()
+                took.append(monotonic() - before)
+
+            pool.subscribe(listener, events.Cut)
+            proxy.cut(FIN)
+            await eventually(lambda: took)
+        assert took[0] < 0.5
+
+    async def test_a_coroutine_whose_work_is_cancelled_goes_on_hearing(
+        make: Any, proxy: FaultProxy
+    ) -> None:
+        async with make(1) as pool:
+            await pool.wait(10)
+            heard = []
+
+            async def listener(happening: Any) -> None:
+                heard.append(happening)
+                work = asyncio.ensure_future(asyncio.sleep(10))
+                work.cancel()
+                await work
+
+            subscription = pool.subscribe(listener, events.Cut)
+            for number in range(3):
+                await eventually(lambda: is_whole(pool, 1))
+                proxy.cut(FIN)
+                await eventually(lambda number=number: len(heard) == number + 1)
+            assert subscription.failures == 3
+
+    async def test_a_listeners_task_that_is_cancelled_is_replaced(
+        make: Any, proxy: FaultProxy
+    ) -> None:
+        async with make(1) as pool:
+            await pool.wait(10)
+            tasks: list[Any] = []
+
+            async def listener(happening: Any) -> None:
+                tasks.append(asyncio.current_task())
+                await asyncio.sleep(0.2)
+
+            pool.subscribe(listener, events.Cut)
+            for number in range(2):
+                await eventually(lambda: is_whole(pool, 1))
+                proxy.cut(FIN)
+                await eventually(lambda number=number: len(tasks) == number + 1)
+                tasks[-1].cancel()
+                await eventually(tasks[-1].done)
+
+
+async def test_who_asks_for_all_kinds_hears_of_loans_too(make: Any) -> None:
+    async with make(1) as pool:
+        await pool.wait(10)
+        heard: list[Any] = []
+        pool.subscribe(heard.append, events.Happening)
+        await request(pool)
+        await eventually(lambda: {events.Lent, events.Returned} <= {type(h) for h in heard})
+
+
+async def test_a_pool_that_is_not_open_has_nothing_to_tell_of_its_state(make: Any) -> None:
+    pool = make(1)
+    pool.max_idle = 10.0
+    await pool.resize(1, 2)
+    assert pool.snapshot().happenings == []
+    assert pool.health().state is events.Condition.NEW
+    await pool.open(wait=True)
+    assert pool.health().state is events.Condition.UP
+    await pool.close()
+    changes = [h for h in pool.snapshot().happenings if isinstance(h, events.StateChanged)]
+    assert [(c.before, c.after) for c in changes] == [("starting", "up"), ("up", "closed")]
+
+
+async def test_what_traces_may_fail_and_costs_no_connection(make: Any) -> None:
+    async with make(1, max_size=1) as pool:
+        await pool.wait(10)
+
+        @contextmanager
+        def around() -> Iterator[Any]:
+            yield lambda number: 1 / 0
+
+        pool.trace(around)
+        kept = []
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as caught:
+                await pool.getconn(timeout=1.0)
+            kept.append(caught)  # its frames would hold the connection
+        pool.trace(None)
+        await request(pool)
+        assert pool.snapshot().opened == 1
+
+
+async def test_a_log_that_blocks_costs_one_thread(make: Any) -> None:
+    stuck, goes_on = threading.Event(), threading.Event()
+    lines = []
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if False:  # ASYNC
+                stuck.set()
+                goes_on.wait(20)
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("everpool.pool")
+    handler, level = Stuck(), logger.level
+    async with make(1) as pool:
+        await pool.wait(10)
+        await sleep(0.3)
+        logger.addHandler(handler)
+        logger.setLevel("INFO")
+        try:
+            for _ in range(6):
+                await pool.drain()
+                await sleep(0.15)
+            threads = [t for t in threading.enumerate() if t.name.startswith(f"{pool.name}-list")]
+            assert len(threads) <= 1
+            goes_on.set()
+            await eventually(lambda: sum("are to be replaced" in line for line in lines) == 6)
+        finally:
+            goes_on.set()
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 @pytest.mark.parametrize(

@@ -139,3 +139,9 @@ def test_health_is_read_in_any_state(make: Any, proxy: FaultProxy) -> None:
         eventually(lambda: pool.health().state.value == "up")
     health = pool.health()
     assert health.state.value == "closed" and not health.ready.ok and health.live.ok
+
+
+def test_errors_are_called_what_they_are_caught_by() -> None:
+    for code, kind in [("timeout", PoolTimeout), ("full", TooManyRequests)]:
+        error = everpool.errors.refused(code, "", 1.0, "")
+        assert isinstance(error, kind) and type(error).__name__ == kind.__name__

@@ -9,6 +9,8 @@ import gc
 import json
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -132,6 +134,78 @@ def test_a_slow_listener_delays_nobody_and_what_it_misses_is_counted(
         release.set()
         eventually(lambda: len(slow) == 21)
         assert slow == swift[:21]
+
+
+def test_who_asks_for_all_kinds_hears_of_loans_too(make: Any) -> None:
+    with make(1) as pool:
+        pool.wait(10)
+        heard: list[Any] = []
+        pool.subscribe(heard.append, events.Happening)
+        request(pool)
+        eventually(lambda: {events.Lent, events.Returned} <= {type(h) for h in heard})
+
+
+def test_a_pool_that_is_not_open_has_nothing_to_tell_of_its_state(make: Any) -> None:
+    pool = make(1)
+    pool.max_idle = 10.0
+    pool.resize(1, 2)
+    assert pool.snapshot().happenings == []
+    assert pool.health().state is events.Condition.NEW
+    pool.open(wait=True)
+    assert pool.health().state is events.Condition.UP
+    pool.close()
+    changes = [h for h in pool.snapshot().happenings if isinstance(h, events.StateChanged)]
+    assert [(c.before, c.after) for c in changes] == [("starting", "up"), ("up", "closed")]
+
+
+def test_what_traces_may_fail_and_costs_no_connection(make: Any) -> None:
+    with make(1, max_size=1) as pool:
+        pool.wait(10)
+
+        @contextmanager
+        def around() -> Iterator[Any]:
+            yield lambda number: 1 / 0
+
+        pool.trace(around)
+        kept = []
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as caught:
+                pool.getconn(timeout=1.0)
+            kept.append(caught)  # its frames would hold the connection
+        pool.trace(None)
+        request(pool)
+        assert pool.snapshot().opened == 1
+
+
+def test_a_log_that_blocks_costs_one_thread(make: Any) -> None:
+    stuck, goes_on = threading.Event(), threading.Event()
+    lines = []
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stuck.set()
+            goes_on.wait(20)
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("everpool.pool")
+    handler, level = Stuck(), logger.level
+    with make(1) as pool:
+        pool.wait(10)
+        sleep(0.3)
+        logger.addHandler(handler)
+        logger.setLevel("INFO")
+        try:
+            for _ in range(6):
+                pool.drain()
+                sleep(0.15)
+            threads = [t for t in threading.enumerate() if t.name.startswith(f"{pool.name}-list")]
+            assert len(threads) <= 1
+            goes_on.set()
+            eventually(lambda: sum("are to be replaced" in line for line in lines) == 6)
+        finally:
+            goes_on.set()
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 @pytest.mark.parametrize(
