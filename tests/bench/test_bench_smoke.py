@@ -29,6 +29,8 @@ NAMES = {
     "waiters",
     "idle-cpu",
     "idle-memory",
+    "watched-threads",
+    "watched-asyncio",
 }
 
 

@@ -77,6 +77,19 @@ class TestWhenDown:
         assert {c.refusal.code for c in world.callers if c.refusal} == {"down"}
         assert max(c.waited for c in world.callers if c.state != "holding") < 3.0
 
+    @pytest.mark.parametrize("fault", ["refused", "silent"])
+    def test_who_waits_for_the_pool_to_fill_may_come_before_the_database(self, fault):
+        world = World(min_size=2, max_size=2, when_down="fail")
+        setattr(world.server, fault, True)
+        waiter = world.wait_full(timeout=20.0)
+        world.run(5.0)
+        late = world.wait_full(timeout=20.0)
+        world.run(1.0)
+        assert waiter.refusal is None and late.refusal is None
+        world.heal()
+        world.run(3.0)
+        assert waiter.gone and late.gone and waiter.refusal is None and late.refusal is None
+
     def test_fail_lends_what_there_is(self):
         world = started(min_size=2, max_size=4, when_down="fail")
         world.server.refused = True

@@ -20,6 +20,7 @@ from .queue import Refusal, Waiter
 from .slot import Event, Slot, State
 from .table import IDLE, LENT
 from .upkeep import Upkeep
+from .verdict import Trouble
 
 # The queue's pace is an estimate: only who would wait twice as long as he can is refused for it.
 VAIN_MARGIN = 2.0
@@ -151,7 +152,7 @@ class Machine(Upkeep):
             return self._refuse(
                 waiter, now, Refusal("closed", "the pool is closed", 0.0), hoping=True
             )
-        if self._hopeless(now):
+        if self.connector.trouble is Trouble.REJECTED and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now), hoping=True)
         before = self.connector.successes
         if self.policy.pooled:

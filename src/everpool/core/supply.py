@@ -435,8 +435,11 @@ class Supply(Table):
         waiter.gone = True
 
     def _refuse_all(self, now: float, refusal: Refusal) -> None:
+        """Refuse who queues; who hopes for a condition too, unless time may still bring it."""
         for waiter in self.queue.waiting():
             self._refuse(waiter, now, refusal, queued=True)
+        if refusal.code == "down":
+            return  # a program may start before its database
         for _, waiter in self.hopes:
             self._refuse(waiter, now, refusal, hoping=True)
         self.hopes.clear()
