@@ -8,7 +8,6 @@ borrower who still uses a connection it has returned cannot mix its bytes with o
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 from typing import Any
 
@@ -17,7 +16,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from .core.verdict import Cause
 from .text import LONGEST_TEXT, printable
-from .watch import DEAD, MOST_NEWS, Link
+from .watch import DEAD, MOST_NEWS, MOST_VERDICTS, Link
 
 _OK = ConnStatus.OK
 _EMPTY_QUERY = ExecStatus.EMPTY_QUERY
@@ -78,7 +77,7 @@ def collect(conn: Any, link: Link) -> Answer:
     if not link.answered or pgconn.status != _OK or pgconn.transaction_status != _IDLE:
         return Answer.DEAD
     while (notify := pgconn.notifies()) is not None:
-        link.news.append(notify)
+        _keep(link.news, notify, MOST_NEWS)
     _finish(pgconn, link)
     link.listen(False)
     return Answer.PONG
@@ -86,7 +85,7 @@ def collect(conn: Any, link: Link) -> Answer:
 
 def pass_news(conn: Any, link: Link) -> None:
     """Hand over the notifications that pings have read, in the borrower's thread."""
-    news, link.news = link.news, deque(maxlen=MOST_NEWS)
+    news, link.news = link.news, []
     handler = conn.pgconn.notify_handler
     for notify in news:
         if handler:
@@ -148,9 +147,15 @@ def _note(link: Link, result: Any, pgconn: Any) -> None:
         return printable(raw[:MOST_BYTES].decode("utf-8", "replace")) if raw else ""
 
     severity = field(DiagnosticField.SEVERITY_NONLOCALIZED) or field(DiagnosticField.SEVERITY)
-    link.verdicts.append(
-        (severity, field(DiagnosticField.SQLSTATE), field(DiagnosticField.MESSAGE_PRIMARY))
-    )
+    verdict = severity, field(DiagnosticField.SQLSTATE), field(DiagnosticField.MESSAGE_PRIMARY)
+    _keep(link.verdicts, verdict, MOST_VERDICTS)
+
+
+def _keep(kept: list[Any], item: Any, most: int) -> None:
+    """Keep the last ones: a server may send without end."""
+    kept.append(item)
+    if len(kept) > most:
+        del kept[0]
 
 
 def _cause(link: Link, ending: str) -> Cause:
