@@ -22,7 +22,7 @@ from weakref import ref
 
 from .core.events import Cut, Happening, Leaked, Lent, Returned
 from .logs import LogWriter
-from .runtime.threads import Crew
+from .runtime.crew import Crew
 
 logger = logging.getLogger("everpool.events")
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from everpool.core import machine, queue, supply, table, upkeep
+from everpool.core import books, machine, queue, supply, table, upkeep
 from everpool.core.machine import Machine
 from everpool.core.queue import Waiter
 from everpool.core.slot import Slot, State
 
 from .simulation import TERMINATED, World
 
-FILES = {module.__file__ for module in (machine, queue, supply, table, upkeep)}
+FILES = {module.__file__ for module in (books, machine, queue, supply, table, upkeep)}
 
 
 class Interrupted(BaseException):

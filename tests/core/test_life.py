@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from everpool.core import machine, supply, table, upkeep
+from everpool.core import books, machine, supply, table, upkeep
 from everpool.core.slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
 from everpool.core.table import ESTABLISHED, PRESENT
 
 from .simulation import started
 
-SOURCE = "".join(map(inspect.getsource, (table, supply, upkeep, machine)))
+SOURCE = "".join(map(inspect.getsource, (table, books, supply, upkeep, machine)))
 ILLEGAL = [(state, event) for state in State for event in Event if event not in LIFE[state]]
 
 

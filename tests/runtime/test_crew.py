@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from everpool.core.events import Happening, Slept
-from everpool.runtime import threads as rt
-from everpool.runtime.threads import Crew, Job
+from everpool.runtime import crew as rt
+from everpool.runtime.crew import Crew, Job
 from everpool.subscriptions import Hub
 from tests.support.threads import eventually, interrupt, spawn
 

@@ -2,8 +2,8 @@
 
 ``Machine`` decides everything and does nothing. The shells call one method for each thing that
 happens, under their lock, then carry out ``effects`` outside it. Here are the callers' events
-and the owner's orders; `supply` has what happens to connections, `upkeep` what becomes due,
-`table` the truth they all stand on.
+and the owner's orders; `supply` has what happens to connections, `upkeep` what becomes due, `books`
+what the pool knows of itself as a whole, `table` the truth they all stand on.
 
 Two methods are *doors* for the hot path, ``take`` and ``give``: plain code, no effects in the
 common case, proven equal to the events by the property tests.
