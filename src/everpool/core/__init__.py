@@ -41,6 +41,12 @@ its outcome is what everybody waits for. What an error means is `verdict`'s to s
 see traffic; lifetimes, with the replacement asked for first; idle times; deadlines; patience
 with attempts that hang. Each tick says when the next is due.
 
+**Telling.** Everything above is told as it happens (`events`), in order, and counted (`books`,
+`histogram`); the pool's state as a whole follows from the table and the connector. `health`
+judges all of that by numbers already there: nothing here is asked for at the cost of a
+connection. Whoever gets none is told why, at once where waiting would be in vain, and when to
+come again.
+
 **The hot path** takes two doors past all this, ``take`` and ``give``: a dozen lines, no effects
 in the common case. The property tests prove them equal to the events they stand for.
 """
