@@ -55,6 +55,7 @@ def picture_of(world: World) -> dict[str, Any]:
         "counters": (
             machine.requests, machine.queued, machine.errors, machine.waited, machine.used,
             machine.connects, machine.connect_errors, machine.lost, machine.bad_returns,
+            machine.brief_uses, machine.uses.counts, machine.brief_waits, machine.waits.counts,
         ),
         "connector": tuple(
             getattr(machine.connector, name) for name in machine.connector.__slots__

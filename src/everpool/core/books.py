@@ -48,6 +48,7 @@ class Books(Table):
         "most",
         "paused_at",
         "policy",
+        "pooled",
         "queued",
         "rate",
         "recent_cuts",
@@ -66,6 +67,7 @@ class Books(Table):
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         super().__init__(now)
         self.policy = policy
+        self.pooled = policy.pooled  # never changes; asked for at each return
         self.most = policy.most  # max_size, or no limit
         self.closed = False
         self.last_error: tuple[float, str] | None = None  # of the present trouble
@@ -157,7 +159,7 @@ class Books(Table):
 
         In a null pool, who waits for a connection of his own being opened is no queue.
         """
-        own = 0 if self.policy.pooled else self.tally[State.OPENING]
+        own = 0 if self.pooled else self.tally[State.OPENING]
         return max(0, self.queue.live - own)
 
     def _excess(self) -> float:
@@ -165,7 +167,7 @@ class Books(Table):
         return self.counted - self.tally[State.CLOSING] - self.most
 
     def _most_at_once(self) -> int:
-        if self.policy.pooled:
+        if self.pooled:
             return self.policy.max_connecting
         return self.policy.max_size or 1 << 30  # null pools: as many as may exist
 

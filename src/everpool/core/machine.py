@@ -14,7 +14,6 @@ from __future__ import annotations
 from .effects import Abandon, Close
 from .events import Closed, Drained, Leaked, Lent, Paused, Resumed, Returned
 from .health import RECENT, SATURATED_AFTER, Vitals
-from .histogram import BRIEF
 from .policy import Policy
 from .queue import Refusal, Waiter
 from .slot import Event, Slot, State
@@ -51,7 +50,7 @@ class Machine(Upkeep):
         """Take back a connection that needs no work; return who was given it, to be woken."""
         held = now - slot.since
         self.used += held
-        if held < BRIEF:
+        if held < 0.001:  # BRIEF; to look it up would cost as much as to compare
             self.brief_uses += 1
         else:
             self.uses.record(held)
@@ -64,7 +63,7 @@ class Machine(Upkeep):
                 waiter.slot = slot
                 self.queue.leave(waiter)
                 return waiter
-            if self.policy.pooled:
+            if self.pooled:
                 slot.state = IDLE
                 slot.since = now
                 self.idle.append(slot)
@@ -91,7 +90,7 @@ class Machine(Upkeep):
         if self.rate and limited and (vain := self._vain(waiter, now)):
             return self._refuse(waiter, now, vain)
         full = self.counted >= self.most
-        self.queued += full or self.policy.pooled
+        self.queued += full or self.pooled
         self.queue.join(waiter)
         soon = now + SATURATED_AFTER
         if waiter.deadline < soon:
@@ -155,7 +154,7 @@ class Machine(Upkeep):
         if self.connector.trouble is Trouble.REJECTED and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now), hoping=True)
         before = self.connector.successes
-        if self.policy.pooled:
+        if self.pooled:
             self._hope(lambda: self._sound() >= self.policy.min_size, waiter)
         else:
             self._hope(lambda: self._sound() > 0 or self.connector.successes > before, waiter)
@@ -171,7 +170,7 @@ class Machine(Upkeep):
 
     def keeps(self) -> bool:
         """Whether a connection returned now would be used again."""
-        return not self.closed and (self.policy.pooled or self.queue.live > 0)
+        return not self.closed and (self.pooled or self.queue.live > 0)
 
     def work(self, slot: Slot, now: float) -> bool:
         """The connection came back but needs work first; False if it is beyond that."""
@@ -281,7 +280,7 @@ class Machine(Upkeep):
             return
         paused_for, self.paused_at = now - self.paused_at, None
         self._tell(Resumed(now, paused_for))
-        while self.idle and (self.queue.live or not self.policy.pooled):
+        while self.idle and (self.queue.live or not self.pooled):
             self._settle(self.idle.pop(), now)
         self._refill(now)
 

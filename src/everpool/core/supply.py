@@ -84,7 +84,7 @@ class Supply(Books):
             self._tell(Recovered(now, now - down_since))
         waited = self.waited
         self._settle(slot, now)
-        if not self.policy.pooled:  # who waits for a connection of his own does not queue
+        if not self.pooled:  # who waits for a connection of his own does not queue
             self.waited_alone += min(took, self.waited - waited)
         self._proven(started, now)
         self._renewed(now)
@@ -185,7 +185,7 @@ class Supply(Books):
             self._retire(slot, now, "drained")
         elif self._excess() > 0:
             self._retire(slot, now, "resized")
-        elif not self.policy.pooled and not self.queue.live:
+        elif not self.pooled and not self.queue.live:
             self._retire(slot, now, "null pool")
         elif slot.generation != self.generation:
             self._ping(slot, now)
