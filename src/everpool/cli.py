@@ -16,7 +16,7 @@ __all__ = ["main"]
 # A command and the module that has it, under its own name with _ for -. Loaded when it is called:
 # each needs packages that the pools do not.
 _COMMANDS = {
-    "check": "everpool.endpoints.command",
+    "check": "everpool.check",
     "dashboard-json": "everpool.telemetry.commands",
     "demo": "everpool.demo.command",
     "rules": "everpool.telemetry.commands",

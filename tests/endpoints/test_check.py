@@ -169,9 +169,7 @@ def test_it_starts_fast(figure: Figures) -> None:
 
 
 def test_nothing_of_the_pools_is_loaded() -> None:
-    program = (
-        "import sys, everpool.endpoints.command; print([m for m in sys.modules if 'psycopg' in m])"
-    )
+    program = "import sys, everpool.check; print([m for m in sys.modules if 'psycopg' in m])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

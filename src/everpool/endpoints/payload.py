@@ -18,14 +18,12 @@ from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 from everpool.core.health import Check, Health, Status
+from everpool.text import LONGEST_TEXT
 
 __all__ = ["QUESTIONS", "Finding", "Question", "Reply", "brief", "find", "full", "refusal"]
 
 Question = Literal["live", "ready", "startup", "health"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
-
-# A server's text may be anything, and of any length.
-LONGEST_TEXT = 200
 
 # Seconds after which asking again makes sense.
 RETRY_AFTER = {

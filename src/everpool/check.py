@@ -15,13 +15,14 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from .text import LONGEST_TEXT, escaped
+
 __all__ = ["check"]
 
 PASS, FAIL, UNREACHABLE = 0, 1, 2
 
 # An answer is a few kilobytes; what comes after that is none of ours.
 LONGEST_ANSWER = 1 << 20
-LONGEST_TEXT = 200
 
 STATUSES = ("pass", "warn", "fail")
 
@@ -58,7 +59,7 @@ def check(ctx: click.Context, url: str, timeout: float, as_data: bool) -> None:
         click.echo(json.dumps(result))
     else:
         words = [result["status"], result.get("code"), result.get("output")]
-        line = ": ".join(_plain(str(word)) for word in words if word)
+        line = ": ".join(escaped(str(word)) for word in words if word)
         click.echo(line, err=result["status"] == "unreachable")
     ctx.exit({"pass": PASS, "warn": PASS, "fail": FAIL}.get(result["status"], UNREACHABLE))
 
@@ -118,8 +119,3 @@ def _judge(code: int, body: bytes) -> dict[str, Any]:
             continue
         result[name] = value[:LONGEST_TEXT] if isinstance(value, str) else value
     return result
-
-
-def _plain(text: str) -> str:
-    """Foreign text for a terminal: no controls, of any kind."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
