@@ -57,7 +57,10 @@ async def test_only_what_was_asked_for_is_heard(make: Any, proxy: FaultProxy) ->
         all_but_loans: list[Any] = []
         pool.subscribe(ends.append, events.Cut, events.Closed)
         pool.subscribe(all_but_loans.append)
+        loans: list[Any] = []  # somebody else asks for them
+        pool.subscribe(loans.append, events.Lent)
         await request(pool)
+        await eventually(lambda: loans)
         proxy.cut(FIN)
         await eventually(lambda: len(ends) == 2 and is_whole(pool, 2))
     await eventually(lambda: any(isinstance(h, events.Closed) for h in ends))

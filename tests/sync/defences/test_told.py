@@ -52,7 +52,10 @@ def test_only_what_was_asked_for_is_heard(make: Any, proxy: FaultProxy) -> None:
         all_but_loans: list[Any] = []
         pool.subscribe(ends.append, events.Cut, events.Closed)
         pool.subscribe(all_but_loans.append)
+        loans: list[Any] = []  # somebody else asks for them
+        pool.subscribe(loans.append, events.Lent)
         request(pool)
+        eventually(lambda: loans)
         proxy.cut(FIN)
         eventually(lambda: len(ends) == 2 and is_whole(pool, 2))
     eventually(lambda: any(isinstance(h, events.Closed) for h in ends))
