@@ -191,6 +191,7 @@ class Snapshot:
             sums = machine.waited, machine.used, machine.creations.sum
             waiting, requests = machine.queue.live, machine.requests
             refusals, retired = dict(machine.refusals), dict(machine.retired)
+            cuts, cuts_lent, leaks = dict(machine.cuts), machine.cuts_lent, dict(machine.leaks)
             opened, open_failed = machine.connector.successes, machine.connect_errors
         slots = dict.fromkeys((state.value for state in State), 0)
         for row in rows:
@@ -211,9 +212,9 @@ class Snapshot:
             refusals=refusals,
             opened=opened,
             open_failed=open_failed,
-            cuts=dict(hub.cut_counts),
-            cuts_lent=hub.cuts_lent,
-            leaks=dict(hub.leaks),
+            cuts=cuts,
+            cuts_lent=cuts_lent,
+            leaks=leaks,
             retired=retired,
             deaths=[_death(cut, now) for cut in list(hub.cuts)],
             wait=Durations(BOUNDS, tuple(waits), sums[0]),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError, current_task
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from sys import is_finalizing
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from weakref import ref
 
-from .core.events import Cut, Happening, Leaked, Lent, Returned
+from .core.events import Cut, Happening, Lent, Returned
 from .logs import LogWriter
 from .runtime.crew import Crew
 
@@ -165,9 +165,6 @@ class Hub:
     def __init__(self, name: str) -> None:
         self.recent: deque[Happening] = deque(maxlen=REMEMBERED)
         self.cuts: deque[Cut] = deque(maxlen=REMEMBERED)
-        self.cut_counts: Counter[str] = Counter()
-        self.cuts_lent = 0
-        self.leaks = {"held": 0, "dropped": 0}
         self.subscriptions: tuple[Subscription, ...] = ()
         self._dropped_before = 0  # by subscriptions that have ended
         self._writer = LogWriter(name)
@@ -235,10 +232,6 @@ class Hub:
         self._writer.add(happening, happening.at)
         if isinstance(happening, Cut):
             self.cuts.append(happening)
-            self.cut_counts[happening.cause.kind] += 1
-            self.cuts_lent += happening.lent
-        elif isinstance(happening, Leaked):
-            self.leaks["dropped" if happening.dropped else "held"] += 1
         for subscription in self.subscriptions:
             if subscription.wants(happening):
                 subscription.offer(happening)

@@ -41,9 +41,12 @@ class Books(Table):
         "connector",
         "connects",
         "creations",
+        "cuts",
+        "cuts_lent",
         "errors",
         "heard_at",
         "last_error",
+        "leaks",
         "lost",
         "most",
         "paused_at",
@@ -86,6 +89,9 @@ class Books(Table):
         self.connects = self.connect_errors = self.lost = self.bad_returns = 0
         self.refusals: Counter[str] = Counter()  # by the refusal's code
         self.retired: Counter[str] = Counter()  # connections we closed, by why
+        self.cuts: Counter[str] = Counter()  # connections that ended by themselves, by cause
+        self.cuts_lent = 0  # those of them that somebody held
+        self.leaks = {"held": 0, "dropped": 0}
         self.recent_cuts: deque[tuple[float, bool]] = deque(maxlen=MOST_RECENT_CUTS)
         # How long callers waited that were served, how long they held, how long connects took.
         # What was brief is counted apart, on the hot path; those who never queued nowhere.

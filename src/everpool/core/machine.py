@@ -224,6 +224,7 @@ class Machine(Upkeep):
         """The borrower dropped the connection without returning it, and it has been collected."""
         if slot.conn is None and slot.state in (LENT, State.CORPSE, State.RETURNING):
             self.bad_returns += 1
+            self.leaks["dropped"] += 1
             self._tell(Leaked(now, slot.number, now - slot.since, True))
             self.discard(slot, now, "dropped without being returned", returned=True)
 

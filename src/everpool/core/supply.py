@@ -118,6 +118,8 @@ class Supply(Books):
             self.retired[slot.why] += 1
             self._tell(Retired(now, slot.number, slot.why, age))
         else:
+            self.cuts[cause.kind] += 1
+            self.cuts_lent += lent
             self.recent_cuts.append((now, lent))
             silent = now - max(slot.heard_at, slot.since)
             self._tell(Cut(now, slot.number, cause, silent, age, lent))

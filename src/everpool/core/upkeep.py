@@ -282,6 +282,7 @@ class Upkeep(Supply):
                 held = now - slot.since
                 if held >= limit:
                     slot.leaked = slot.since
+                    self.leaks["held"] += 1
                     self._tell(Leaked(now, slot.number, held, False))
                 else:
                     self._leak_at = min(self._leak_at, slot.since + limit)
