@@ -60,6 +60,7 @@ NAMES: dict[str, str] = {
     "AsyncEngine": "Engine",
     "AsyncLease": "Lease",
     "AsyncLending": "Lending",
+    "AsyncReporting": "Reporting",
     "AsyncConnectFailedCB": "ConnectFailedCB",
     "AsyncConnectionCB": "ConnectionCB",
     "AsyncConninfoParam": "ConninfoParam",

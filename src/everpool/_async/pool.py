@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from math import inf
 from time import monotonic
@@ -23,16 +22,13 @@ from psycopg_pool.abc import (
 )
 
 from .. import fork
-from ..core.events import Happening
-from ..core.health import Condition, Health, Vitals, judge
 from ..core.policy import LEAK_AFTER, build, check_sizes
 from ..core.slot import State
 from ..errors import PoolClosed, refused
 from ..runtime import aio as rt
-from ..snapshot import Snapshot
-from ..subscriptions import Hub, Listener, Subscription, is_async
+from ..subscriptions import Hub
 from .lease import AsyncLease
-from .lending import AsyncLending
+from .reporting import AsyncReporting
 
 if True:  # ASYNC
     import asyncio
@@ -41,9 +37,6 @@ if True:  # ASYNC
 logger = logging.getLogger("everpool")
 
 _new = object.__new__
-
-Around = Callable[[], AbstractContextManager[Callable[[int], None]]]
-"""See `AsyncConnectionPool.trace`."""
 
 # A pool that is being closed waits so long for its listeners to hear of it.
 LISTENERS_GRACE = 1.0
@@ -75,7 +68,7 @@ class _View:
         pass
 
 
-class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
+class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
     """A connection pool that takes it for granted that any connection can be cut at any moment.
 
     All parameters of `psycopg_pool.AsyncConnectionPool` are honoured, with the same defaults.
@@ -116,21 +109,7 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
     _waiting = _View(lambda pool: deque(pool._machine.queue.waiting()))
     _nconns = _View(lambda pool: pool._machine.counted)
 
-    _COUNTERS = (
-        psycopg_pool.AsyncConnectionPool._REQUESTS_NUM,
-        psycopg_pool.AsyncConnectionPool._REQUESTS_QUEUED,
-        psycopg_pool.AsyncConnectionPool._REQUESTS_WAIT_MS,
-        psycopg_pool.AsyncConnectionPool._REQUESTS_ERRORS,
-        psycopg_pool.AsyncConnectionPool._USAGE_MS,
-        psycopg_pool.AsyncConnectionPool._RETURNS_BAD,
-        psycopg_pool.AsyncConnectionPool._CONNECTIONS_NUM,
-        psycopg_pool.AsyncConnectionPool._CONNECTIONS_MS,
-        psycopg_pool.AsyncConnectionPool._CONNECTIONS_ERRORS,
-        psycopg_pool.AsyncConnectionPool._CONNECTIONS_LOST,
-    )
-
     _pooled = True
-    _around: Around | None = None
     if True:  # ASYNC
         _loop: Any = None
         _done: Any = None
@@ -511,113 +490,6 @@ class AsyncConnectionPool(AsyncLending[ACT], psycopg_pool.AsyncConnectionPool[AC
             self._machine.resume(monotonic())
         self._read_fast_paths()
         self._perform()
-
-    # -- what can be known --------------------------------------------------------------------
-
-    def subscribe(self, listener: Listener, *kinds: type[Happening]) -> Subscription:
-        """Have happenings told, in their order, to a function that takes one.
-
-        A plain function is called in a thread of its own, a coroutine function (of an async
-        pool) in the event loop. The pool never waits for it: what it is too slow for is
-        dropped and counted in the subscription, what it raises is logged.
-
-        :param kinds: types out of `everpool.events`; default: all but `Lent` and `Returned`.
-            Those two cost every checkout some microseconds while anybody subscribes to them.
-        :returns: the subscription, a context manager; `Subscription.close` ends it.
-        :raises TypeError: the listener is no function, or a kind none of happening.
-        """
-        if False:  # ASYNC
-            if is_async(listener):
-                raise TypeError("a coroutine function can only listen to an async pool")
-        subscription = self._hub.add(listener, kinds)
-        self._read_fast_paths()
-        return subscription
-
-    def trace(self, around: Around | None) -> None:
-        """Have every request for a connection made inside a context; None ends that.
-
-        For traces: the context is entered in the thread or task that asks, and left with what
-        the request ends with. It costs every checkout some microseconds.
-
-        :param around: called once for each request; returns a context manager that gives a
-            function, which is called with the number of the connection that is lent. What they
-            raise, the caller gets.
-        :raises ValueError: the requests of this pool pass through another already.
-        """
-        if around is not None and self._around is not None:
-            raise ValueError(f"pool {self.name!r} is traced already")
-        self._around = around
-        self._read_fast_paths()
-
-    def health(self) -> Health:
-        """How the pool is, and what follows. Reads memory only, from any thread; never waits.
-
-        What is known of the database may be old when the pool rests; then the background
-        pings one connection, however many ask.
-        """
-        now = monotonic()
-        background = self._background
-        if background is not None and self._machine.stale(now):
-            self._probing = True
-            background.nudge(now)
-        return judge(self.name, self._vitals(now))
-
-    def _vitals(self, now: float) -> Vitals:
-        vitals = self._machine.vitals(now, self._late(now))
-        if self._closed:
-            condition = Condition.CLOSED if self._opened else Condition.NEW
-            vitals = replace(vitals, condition=condition)
-        elif self._background is None:  # in a forked child, until it uses the pool
-            vitals = replace(vitals, condition=Condition.STARTING)
-        return vitals
-
-    def _late(self, now: float) -> float:
-        """How late the background is, in seconds."""
-        background = self._background
-        if background is None:
-            return 0.0
-        if not background.alive:
-            return inf
-        return max(0.0, now - max(self._due, self._turned_at))
-
-    def get_stats(self) -> dict[str, int]:
-        """Counters and sizes, with psycopg_pool's keys."""
-        forgotten = self._forgotten
-        return {key: value - forgotten.get(key, 0) for key, value in self._count().items()}
-
-    def _count(self) -> dict[str, int]:
-        machine = self._machine
-        waited = machine.waited + machine.waited_in_vain - machine.waited_alone
-        return {
-            self._POOL_MIN: self._min_size,
-            self._POOL_MAX: self._max_size,
-            self._POOL_SIZE: machine.counted,
-            self._POOL_AVAILABLE: len(machine.idle),
-            self._REQUESTS_WAITING: machine.waiting,
-            self._REQUESTS_NUM: machine.requests,
-            self._REQUESTS_QUEUED: machine.queued,
-            self._REQUESTS_WAIT_MS: int(1000 * waited),
-            self._REQUESTS_ERRORS: machine.errors,
-            self._USAGE_MS: int(1000 * machine.used),
-            self._RETURNS_BAD: machine.bad_returns,
-            self._CONNECTIONS_NUM: machine.connects,
-            self._CONNECTIONS_MS: int(1000 * machine.connecting),
-            self._CONNECTIONS_ERRORS: machine.connect_errors,
-            self._CONNECTIONS_LOST: machine.lost,
-        }
-
-    def pop_stats(self) -> dict[str, int]:
-        """As `get_stats`; the counters begin anew."""
-        with self._mutex:
-            stats = self.get_stats()
-            counts = self._count()
-            self._forgotten = {key: counts[key] for key in self._COUNTERS}
-        return stats
-
-    def snapshot(self) -> Snapshot:
-        """What the pool knows at this moment. Reads memory only; never waits."""
-        machine, hub, now = self._machine, self._hub, monotonic()
-        return Snapshot.of(self.name, machine, self._vitals, hub, self._changed, self._mutex, now)
 
     # -- fork ---------------------------------------------------------------------------------
 
