@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from math import inf, isnan
 from typing import Any
 
-MAX_LIFETIME = 3600.0  # psycopg_pool's default, kept
+from .environment import Environment
+from .rules import Setting, contradictions, follow, seconds
+
+
+class _DefaultInt(int):
+    """A default, told from the same number given explicitly by being this very object."""
+
+    __slots__ = ()
+
+
+class _DefaultFloat(float):
+    """As `_DefaultInt`."""
+
+    __slots__ = ()
+
+
+# psycopg_pool's, kept.
+MIN_SIZE = _DefaultInt(4)
+TIMEOUT = _DefaultFloat(30.0)
+MAX_WAITING = _DefaultInt(0)
+MAX_LIFETIME = _DefaultFloat(3600.0)
+MAX_IDLE = _DefaultFloat(600.0)
+RECONNECT_TIMEOUT = _DefaultFloat(300.0)
+NUM_WORKERS = _DefaultInt(3)
 
 # Below one minute, the shortest idle cut met in the field (Fly's proxy, common HAProxy
 # templates), with room for the jitter, which only ever shortens it.
-KEEPALIVE = 45.0
+KEEPALIVE = _DefaultFloat(45.0)
 
 # HikariCP's precedent: a connection heard from within half a second is lent unasked.
-VERIFY_AFTER = 0.5
+VERIFY_AFTER = _DefaultFloat(0.5)
+
+# Looking costs 0.3 µs; within this time a connection in use has been looked at by its user.
+PEEK_AFTER = _DefaultFloat(0.05)
+
+# Beyond 16 at once little is gained: see `connector`.
+MAX_CONNECTING = _DefaultInt(16)
 
 # libpq itself would wait for ever, psycopg 130 s; serverless databases wake within ten.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = _DefaultFloat(10.0)
 
+# A callback is a few round trips; ten seconds of them is a hang.
+CALLBACK_TIMEOUT = _DefaultFloat(10.0)
 
 # Ten minutes is long for a request and short for a night; told once for each loan.
-LEAK_AFTER = 600.0
+LEAK_AFTER = _DefaultFloat(600.0)
+
+# TCP keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
+# timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).
+KEEPALIVES_IDLE = _DefaultFloat(30.0)
+KEEPALIVES_INTERVAL = _DefaultFloat(10.0)
+KEEPALIVES_COUNT = _DefaultInt(3)
+TCP_USER_TIMEOUT = _DefaultFloat(30.0)
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Where a setting came from, and why it is as it is.
+
+    :param origin: ``"default"``, ``"given"``, ``"environment"``, ``"changed"`` (at run time) or
+        ``"learned"``.
+    """
+
+    origin: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +88,7 @@ class Policy:
     :param peek_after: before lending, look at the state of a socket (no round trip, 0.3 µs)
         not looked at for so long.
     :param watch: watch all connections for hang-ups.
+    :param learn: infer from the deaths of connections what cuts them, and follow it.
     :param max_connecting: connection attempts in flight at once.
     :param connect_timeout: limit of one attempt *for each host*, where neither conninfo nor
         environment sets ``connect_timeout``.
@@ -42,50 +96,106 @@ class Policy:
         rollback of a connection returned in a transaction.
     :param tcp_settings: add TCP keepalives and ``tcp_user_timeout`` to each connect, except
         those the user has set.
+    :param keepalives_idle, keepalives_interval, keepalives_count, tcp_user_timeout: what
+        ``tcp_settings`` adds.
     :param leak_after: tell of a connection that has been lent for so long.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout, or ``"fail"`` at once, with the cause.
     :param pooled: keep returned connections (False: the null pools).
+    :param reasons: why, for each setting that is not simply the default.
+    :param contradictions: what is wrong with settings that were given, in this environment.
     """
 
-    min_size: int = 4
-    max_size: int = 4
-    timeout: float = 30.0
-    max_waiting: int = 0
+    min_size: int = MIN_SIZE
+    max_size: int = MIN_SIZE
+    timeout: float = TIMEOUT
+    max_waiting: int = MAX_WAITING
     max_lifetime: float = MAX_LIFETIME
-    max_idle: float = 600.0
-    reconnect_timeout: float = 300.0
-    num_workers: int = 3
+    max_idle: float = MAX_IDLE
+    reconnect_timeout: float = RECONNECT_TIMEOUT
+    num_workers: int = NUM_WORKERS
 
     keepalive: float = KEEPALIVE
     verify_after: float = VERIFY_AFTER
-    peek_after: float = 0.05
+    peek_after: float = PEEK_AFTER
     watch: bool = True
-    max_connecting: int = 16
+    learn: bool = True
+    max_connecting: int = MAX_CONNECTING
     connect_timeout: float = CONNECT_TIMEOUT
-    callback_timeout: float = 10.0
+    callback_timeout: float = CALLBACK_TIMEOUT
     tcp_settings: bool = True
+    keepalives_idle: float = KEEPALIVES_IDLE
+    keepalives_interval: float = KEEPALIVES_INTERVAL
+    keepalives_count: int = KEEPALIVES_COUNT
+    tcp_user_timeout: float = TCP_USER_TIMEOUT
     leak_after: float = LEAK_AFTER
     when_down: str = "wait"
     pooled: bool = True
 
+    reasons: Mapping[str, Reason] = field(default_factory=dict, compare=False, repr=False)
+    contradictions: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name in _LEAST:
-                _check_number(field.name, getattr(self, field.name), *_LEAST[field.name])
-            elif field.name == "when_down":
-                if self.when_down not in ("wait", "fail"):
-                    raise ValueError(f'when_down must be "wait" or "fail", not {self.when_down!r}')
-            elif not isinstance(getattr(self, field.name), bool):
-                raise TypeError(
-                    f"{field.name} must be True or False, not {getattr(self, field.name)!r}"
-                )
+        for name in SETTINGS:
+            value = getattr(self, name)
+            if name in _LEAST:
+                _check_number(name, value, *_LEAST[name])
+            elif name == "when_down":
+                if value not in ("wait", "fail"):
+                    raise ValueError(f'when_down must be "wait" or "fail", not {value!r}')
+            elif not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, not {value!r}")
 
     @property
     def most(self) -> float:
         """``max_size`` as a limit: a null pool's 0 means none."""
         return self.max_size if self.pooled or self.max_size else inf
 
+    def reason(self, name: str) -> Reason:
+        """Where a setting came from, and why it is as it is."""
+        found = self.reasons.get(name)
+        if found is not None:
+            return found
+        if getattr(self, name) == DEFAULTS[name]:
+            return Reason("default", _WHY.get(name, "the default"))
+        return Reason("given", "given")
+
+    def explain(self) -> str:
+        """Every setting and why it is as it is, a line each; what contradicts comes last.
+
+        ::
+
+            keepalive 140 s: 0.4 × the 350 s idle cut of aws-nlb
+        """
+        lines = [
+            f"{name} {_text(name, getattr(self, name))}: {self.reason(name).why}"
+            for name in SETTINGS
+            if name != "pooled"
+        ]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.contradictions)])
+
+    def changed(self, **values: Any) -> Policy:
+        """The same with other values, changed at run time.
+
+        :raises TypeError: a value is of the wrong kind.
+        :raises ValueError: a value is out of range.
+        """
+        why = Reason("changed", "changed at run time")
+        return replace(self, **values, reasons={**self.reasons, **dict.fromkeys(values, why)})
+
+
+SETTINGS = tuple(f.name for f in fields(Policy) if f.compare)
+DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Policy) if f.compare}
+
+_WHY = {
+    "min_size": "psycopg_pool's default",
+    "max_lifetime": "psycopg_pool's default",
+    "max_idle": "psycopg_pool's default",
+    "keepalive": "the default, below every documented idle cut of 60 s and more",
+    "verify_after": "the default: what was heard so lately is lent unasked",
+    "keepalives_idle": "the default: a vanished peer is found within a minute",
+    "tcp_user_timeout": "the default: a request into the void ends, a slow COPY does not",
+}
 
 # name: (least value allowed, whether that value itself is, whole numbers only)
 _LEAST: dict[str, tuple[float, bool, bool]] = {
@@ -103,6 +213,10 @@ _LEAST: dict[str, tuple[float, bool, bool]] = {
     "max_connecting": (1, True, True),
     "connect_timeout": (0, False, False),
     "callback_timeout": (0, False, False),
+    "keepalives_idle": (0, False, False),
+    "keepalives_interval": (0, False, False),
+    "keepalives_count": (1, True, True),
+    "tcp_user_timeout": (0, False, False),
     "leak_after": (0, False, False),
 }
 
@@ -117,43 +231,51 @@ def _check_number(name: str, value: Any, least: float, inclusive: bool, whole: b
         raise ValueError(f"{name} must be {bound} {least:g}, not {value!r}")
 
 
-def build(
-    *,
-    min_size: int,
-    max_size: int | None,
-    max_lifetime: float,
-    keepalive: float | None,
-    connect_timeout: float | None,
-    pooled: bool,
-    **others: Any,
-) -> Policy:
-    """Make a policy of constructor arguments, where ``None`` means "the default".
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, Number):
+        return str(value)
+    if _LEAST[name][2]:
+        return str(value)
+    return "never" if value == inf else seconds(value)
 
-    Two settings that were both given explicitly must not contradict each other; a default
-    yields silently.
 
+def build(*, pooled: bool = True, environment: Sequence[Environment] = (), **given: Any) -> Policy:
+    """Make a policy of constructor arguments, in an environment.
+
+    What is one of the default objects above was not given. What was given wins over what follows
+    from the environment, and that over the defaults. Two settings that were both given must not
+    contradict each other; one that contradicts the environment is told in ``contradictions``.
+
+    :param environment: what is on the path to the database.
     :raises TypeError: a value is of the wrong kind.
     :raises ValueError: a value is out of range, or two explicit settings contradict.
     """
-    if max_size is None:
-        max_size = min_size
-    policy = Policy(
-        min_size=min_size,
-        max_size=max_size,
-        max_lifetime=max_lifetime,
-        keepalive=KEEPALIVE if keepalive is None else keepalive,
-        connect_timeout=CONNECT_TIMEOUT if connect_timeout is None else connect_timeout,
-        pooled=pooled,
-        **others,
-    )
-    check_sizes(min_size, max_size, pooled)
-    explicit_lifetime = max_lifetime != MAX_LIFETIME
-    if keepalive is not None and explicit_lifetime and inf > keepalive >= max_lifetime:
+    given = {k: v for k, v in given.items() if v is not DEFAULTS[k]}
+    if given.get("max_size", 0) is None:
+        del given["max_size"]
+    derived: dict[str, Setting] = follow(environment, DEFAULTS)
+    if not pooled:
+        derived.pop("min_size", None)
+    values = {k: setting.value for k, setting in derived.items()}
+    values.update(given)
+    min_size = values.setdefault("min_size", MIN_SIZE if pooled else 0)
+    if "max_size" not in values:
+        values["max_size"] = min_size or (MIN_SIZE if pooled and "min_size" in derived else 0)
+    reasons = {
+        k: Reason("default" if setting.value == DEFAULTS[k] else "environment", setting.why)
+        for k, setting in derived.items()
+    }
+    reasons.update(dict.fromkeys(given, Reason("given", "given")))
+    policy = Policy(**values, pooled=pooled, reasons=reasons)
+    check_sizes(policy.min_size, policy.max_size, pooled)
+    keepalive, lifetime = given.get("keepalive"), given.get("max_lifetime")
+    if keepalive is not None and lifetime is not None and inf > keepalive >= lifetime:
         raise ValueError(
-            f"keepalive={keepalive!r} must be less than max_lifetime={max_lifetime!r}:"
+            f"keepalive={keepalive!r} must be less than max_lifetime={lifetime!r}:"
             " no connection would live to its first ping"
         )
-    return policy
+    settings = {name: getattr(policy, name) for name in SETTINGS}
+    return replace(policy, contradictions=tuple(contradictions(environment, given, settings)))
 
 
 def check_sizes(min_size: int, max_size: int, pooled: bool) -> None:
