@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from random import random
 from threading import RLock
-from time import monotonic
+from time import monotonic, time
 from traceback import clear_frames
 from typing import Any, ClassVar, Generic
 from weakref import ref
@@ -67,6 +67,7 @@ class AsyncEngine(Generic[ACT]):
     connection_class: type[ACT]
     _configure: Any
     _hub: Hub
+    _lessons: Mapping[str, Any] | None  # what `findings` of an earlier pool returned
     _forked = False  # in a child that has not used the pool yet
     _reset: Any
 
@@ -75,7 +76,7 @@ class AsyncEngine(Generic[ACT]):
         self._policy = policy
         self._mutex = rt.Mutex()
         self._reading = RLock()  # of what the fast paths depend on
-        self._machine = Machine(policy, monotonic(), random)
+        self._machine = self._new_machine(policy)
         self._machine.closed, self._machine.condition = True, Condition.CLOSED
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}
@@ -86,9 +87,15 @@ class AsyncEngine(Generic[ACT]):
         self._probing = False  # whether the background's next turn is to look for news
         self._turned_at = self._due = monotonic()  # the background's last turn, and its next
 
+    def _new_machine(self, policy: Policy) -> Machine:
+        machine, lessons = Machine(policy, monotonic(), random), self._lessons
+        if lessons is not None:
+            machine.taught(lessons, max(0.0, time() - lessons["saved_at"]), monotonic())
+        return machine
+
     def _start(self) -> None:
         self._watch = Watch()
-        self._machine = Machine(self._policy, monotonic(), random)
+        self._machine = self._new_machine(self._policy)
         self._background = rt.Background(self.name, self._watch, ref(self))
         self._background.start(self._policy.num_workers)
         self._forked = False

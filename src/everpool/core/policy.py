@@ -253,6 +253,8 @@ def build(*, pooled: bool = True, environment: Sequence[Environment] = (), **giv
     given = {k: v for k, v in given.items() if v is not DEFAULTS[k]}
     if given.get("max_size", 0) is None:
         del given["max_size"]
+    if not pooled and given.get("min_size") == 0:
+        del given["min_size"]  # the only one there is
     derived: dict[str, Setting] = follow(environment, DEFAULTS)
     if not pooled:
         derived.pop("min_size", None)
