@@ -34,9 +34,11 @@ TOGETHER = 1.0
 IDLE_WINDOW = 1.5
 AGE_WINDOW = 1.1
 
-# A death that has been outlived so often speaks no more: in a pool of four, two rounds of pings.
+# A death that has been outlived so often speaks no more. By silences: in a pool of four, two
+# rounds of pings, for where only some of the paths are cut. By ages: nobody outlives a maximum age.
 # An experiment made for the purpose counts as several, since only few are made.
-MOST_OUTLIVED = 8
+MOST_OUTLIVED_SILENCES = 8
+MOST_OUTLIVED_AGES = 2
 EXPERIMENT = 4
 
 # Events remembered for each limit, and for how long: a week sees every cycle of a business.
@@ -61,23 +63,34 @@ class Event:
 
     :ivar alive_at: when the last of them was still known to be alive.
     :ivar found_at: when the first was found dead.
-    :ivar least, most: their shortest and longest silence, or age.
+    :ivar seen_at: when it was last confirmed.
+    :ivar least, most: the shortest and longest silence, or age, that they were known to reach.
+    :ivar bound: the silence, or age, by which all of them were dead.
     :ivar style: how they ended, as in `Cause.kind`.
     :ivar deaths: how many.
     :ivar outlived: how often a connection has outlived the least since.
     :ivar declared: the server said itself that this was the reason.
+    :ivar counts: one of them may have died of this; otherwise they are only remembered as long as
+        others may turn out to have died with them.
     :ivar void: something else ended them.
     """
 
     alive_at: float
     found_at: float
+    seen_at: float
     least: float
     most: float
+    bound: float
     style: str
     deaths: int = 1
     outlived: int = 0
     declared: bool = False
+    counts: bool = True
     void: bool = False
+
+    @property
+    def sound(self) -> bool:
+        return self.counts and not self.void
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,7 @@ class Belief:
     :param deaths: how many connections have died of it.
     :param events: at how many independent moments, at least.
     :param outlived: how often a connection lived on beyond it since.
-    :param since, last_at: when the first and the last of them was found.
+    :param since, last_at: when the first of them was found, and the last was or was confirmed.
     """
 
     value: float
@@ -104,12 +117,13 @@ class Belief:
 class Limit:
     """Evidence for one limit."""
 
-    __slots__ = ("_window", "events", "shortest")
+    __slots__ = ("_most_outlived", "_window", "events", "shortest")
 
-    def __init__(self, window: float) -> None:
+    def __init__(self, window: float, most_outlived: int) -> None:
         self._window = window
+        self._most_outlived = most_outlived
         self.events: list[Event] = []  # in the order they were found
-        self.shortest = float("inf")  # the least silence or age among them
+        self.shortest = float("inf")  # what must be outlived to speak against any of them
 
     def died(self, event: Event) -> None:
         """Note a death."""
@@ -118,11 +132,13 @@ class Limit:
             last.deaths += event.deaths
             last.alive_at = max(last.alive_at, min(event.alive_at, last.found_at))
             last.least, last.most = min(last.least, event.least), max(last.most, event.most)
+            last.bound = max(last.bound, event.bound)
             last.declared |= event.declared
+            last.counts |= event.counts
             last.void |= event.void or last.most > self._window * last.least
         else:
-            if last is not None and last.void:
-                self.events.pop()  # it has spoiled whatever was near it
+            if last is not None and (last.void or not last.counts):
+                self.events.pop()  # its moment is over
             self.events.append(event)
             del self.events[:-MOST_EVENTS]
         self._count()
@@ -133,23 +149,30 @@ class Limit:
             return False
         refuted = False
         for event in self.events:
-            if event.least <= length:
+            if event.bound <= length:
                 event.outlived += weight
-                refuted |= event.outlived > MOST_OUTLIVED
+                refuted |= event.outlived > self._most_outlived
         if refuted:
-            self.events = [e for e in self.events if e.outlived <= MOST_OUTLIVED]
+            self.events = [e for e in self.events if e.outlived <= self._most_outlived]
             self._count()
         return refuted
+
+    def confirmed(self, length: float, now: float) -> bool:
+        """An experiment ended in death after so long; whether that confirms anything."""
+        confirmed = [event for event in self.events if event.bound <= length]
+        for event in confirmed:
+            event.seen_at, event.outlived = now, max(0, event.outlived - EXPERIMENT)
+        return bool(confirmed)
 
     def forget(self, now: float, *, since: float) -> None:
         """Forget what is too old, and what was found from ``since`` on."""
         oldest = now - FORGOTTEN_AFTER
-        self.events = [e for e in self.events if oldest <= e.found_at < since]
+        self.events = [e for e in self.events if e.found_at < since and e.seen_at >= oldest]
         self._count()
 
     def belief(self) -> Belief | None:
         """The least limit that enough deaths agree on."""
-        sound = sorted((e for e in self.events if not e.void), key=lambda e: e.least)
+        sound = sorted((e for e in self.events if e.sound), key=lambda e: e.least)
         for index, first in enumerate(sound):
             group = [e for e in sound[index:] if e.least <= self._window * first.least]
             independent = _independent(group)
@@ -161,12 +184,12 @@ class Limit:
                     events=independent,
                     outlived=max(event.outlived for event in group),
                     since=min(event.found_at for event in group),
-                    last_at=max(event.found_at for event in group),
+                    last_at=max(event.seen_at for event in group),
                 )
         return None
 
     def _count(self) -> None:
-        self.shortest = min((e.least for e in self.events), default=float("inf"))
+        self.shortest = min((e.bound for e in self.events), default=float("inf"))
 
 
 class Learner:
@@ -175,8 +198,15 @@ class Learner:
     __slots__ = ("age", "idle")
 
     def __init__(self) -> None:
-        self.idle = Limit(IDLE_WINDOW)
-        self.age = Limit(AGE_WINDOW)
+        self.idle = Limit(IDLE_WINDOW, MOST_OUTLIVED_SILENCES)
+        self.age = Limit(AGE_WINDOW, MOST_OUTLIVED_AGES)
+
+    def beliefs(self) -> tuple[Belief | None, Belief | None]:
+        """The idle cut and the maximum age, as far as they are believed in."""
+        idle, age = self.idle.belief(), self.age.belief()
+        if idle and age and idle.value * AGE_WINDOW >= age.value:
+            idle = None  # connections that were never used died of their age
+        return idle, age
 
     def died(
         self,
@@ -206,11 +236,16 @@ class Learner:
             self.idle.lived(silence / IDLE_WINDOW)
         self.age.lived(lived / AGE_WINDOW)
         idle = not lent and silence >= LEAST_IDLE
-        self.idle.died(
-            Event(alive_at, found_at, silence, silence, style, declared=declared, void=not idle)
-        )
+        believed = self.idle.belief()
         lively = lived >= LEAST_AGE and (lent or silence <= LIVELY * age) and not declared
-        self.age.died(Event(alive_at, found_at, lived, lived, style, void=not lively))
+        if idle and believed is not None and silence >= believed.value:
+            lively = False  # explained already
+
+        def event(least: float, bound: float, **more: bool) -> Event:
+            return Event(alive_at, found_at, found_at, least, least, bound, style, **more)
+
+        self.idle.died(event(silence, silence, declared=declared, void=not idle))
+        self.age.died(event(lived, age, counts=lively))
 
     def outage(self, now: float) -> None:
         """Connecting fails: what died just now died of that."""
@@ -226,8 +261,8 @@ class Learner:
         """All evidence as plain data, with times as seconds ago; see `load`."""
         return {
             "version": 1,
-            "idle": [_saved(event, now) for event in self.idle.events if not event.void],
-            "age": [_saved(event, now) for event in self.age.events if not event.void],
+            "idle": [_saved(event, now) for event in self.idle.events if event.sound],
+            "age": [_saved(event, now) for event in self.age.events if event.sound],
         }
 
     def load(self, saved: Mapping[str, Any], now: float) -> None:
@@ -275,17 +310,17 @@ def _independent(events: Iterable[Event]) -> int:
     return count
 
 
-_TIMES = ("alive_at", "found_at")
+_TIMES = ("alive_at", "found_at", "seen_at")
 _KINDS = {
     field.name: {"float": (int, float), "int": int, "str": str, "bool": bool}[str(field.type)]
     for field in fields(Event)
-    if field.name != "void"
+    if field.name not in ("counts", "void")
 }
 
 
 def _saved(event: Event, now: float) -> dict[str, Any]:
     plain = asdict(event)
-    del plain["void"]
+    del plain["counts"], plain["void"]
     return plain | {name: now - plain[name] for name in _TIMES}
 
 

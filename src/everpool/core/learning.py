@@ -15,7 +15,7 @@ from typing import Any
 
 from .books import Books
 from .events import Learned
-from .learn import EXPERIMENT, Belief, Learner, Limit
+from .learn import EXPERIMENT, MOST_EVENTS, TOGETHER, Belief, Learner
 from .policy import Policy
 from .rules import KEEPALIVE_SHARE, LIFETIME_SHARE, seconds
 from .slot import Slot
@@ -41,13 +41,21 @@ EXPERIMENT_EVERY = 3600.0
 BEYOND_IDLE = 1.5
 BEYOND_AGE = 1.2
 
+# When all that a death belongs to is known: others that died with it, connects that fail.
+SETTLED_AFTER = 2 * TOGETHER
+
+# An answer so much later proves nothing about a silence: that was an outage.
+PROVEN_WITHIN = 2.0
+
 # How connections end that teaches something: not misuse, nor what libpq refuses.
 TEACHING = frozenset({"FIN", "RST", "FATAL", "silence"})
 
 
 class Learning(Books):
     __slots__ = (
+        "_adopt_at",
         "_contradicted",
+        "_doubted",
         "_experiment_at",
         "_phase",
         "_random",
@@ -64,7 +72,10 @@ class Learning(Books):
         self.learner = Learner()
         self.keepalive = policy.keepalive  # as followed
         self.lifetime = policy.max_lifetime
+        # When silent ones were asked that were closed unproven, when last heard, and their age.
+        self._doubted: list[tuple[float, float, float]] = []
         self._contradicted: dict[str, float] = {}  # what the owner has been told, by setting
+        self._adopt_at = inf
         self._experiment_at = now + EXPERIMENT_EVERY
         self.experiments = 0
 
@@ -76,17 +87,50 @@ class Learning(Books):
             return
         heard_at = max(slot.heard_at, slot.since)
         tested = not lent and slot.sent_at > heard_at
+        silence = (slot.sent_at if tested else slot.died_at) - heard_at
+        age = slot.died_at - slot.opened_at
+        if slot.experiment == "idle" and self.learner.idle.confirmed(silence, now):
+            return
+        if slot.experiment == "age" and self.learner.age.confirmed(age, now):
+            return
         self.learner.died(
             heard_at=heard_at,
             found_at=slot.died_at,
-            silence=(slot.sent_at if tested else slot.died_at) - heard_at,
-            age=slot.died_at - slot.opened_at,
+            silence=silence,
+            age=age,
             exact=self.policy.watch and not tested,
             lent=lent,
             style=cause.kind,
             declared=cause.says_idle,
         )
-        self._adopt(now)
+        self._adopt_soon(now)
+
+    def _learn_of_doubt(self, slot: Slot, now: float) -> None:
+        """A silent connection is closed, because its place is needed: perhaps it was dead."""
+        if self._learns() and not slot.experiment:
+            heard_at = max(slot.heard_at, slot.since)
+            self._doubted.append((slot.sent_at, heard_at, now - slot.opened_at))
+            del self._doubted[:-MOST_EVENTS]
+
+    def _learn_of_proof(self, sent_at: float, now: float) -> None:
+        """Something sent at ``sent_at`` was answered: what was asked before and was not is dead."""
+        if not self._doubted:
+            return
+        proven = [doubt for doubt in self._doubted if doubt[0] <= sent_at]
+        self._doubted = [doubt for doubt in self._doubted if doubt[0] > sent_at]
+        for asked_at, heard_at, age in proven:
+            if now - asked_at <= PROVEN_WITHIN:
+                self.learner.died(
+                    heard_at=heard_at,
+                    found_at=asked_at,
+                    silence=asked_at - heard_at,
+                    age=age,
+                    exact=False,
+                    lent=False,
+                    style="silence",
+                    declared=False,
+                )
+                self._adopt_soon(now)
 
     def _learn_of_life(self, slot: Slot, now: float) -> None:
         """A ping was answered; ``slot`` is still as it was before."""
@@ -107,7 +151,7 @@ class Learning(Books):
     def _learn_of_outage(self, now: float) -> None:
         """Connecting failed."""
         self.learner.outage(now)
-        self._adopt(now)
+        self._adopt_soon(now)
 
     def taught(self, saved: Mapping[str, Any], elapsed: float, now: float) -> None:
         """Begin with what another pool had found, so many seconds ago."""
@@ -119,15 +163,18 @@ class Learning(Books):
 
     # -- following ----------------------------------------------------------------------------
 
+    def _adopt_soon(self, now: float) -> None:
+        """Follow what is believed when all that belongs to this moment is known."""
+        self._adopt_at = min(self._adopt_at, now + SETTLED_AFTER)
+        self._wake_at(self._adopt_at)
+
     def _adopt(self, now: float) -> None:
         """Follow what is believed now."""
+        self._adopt_at = inf
         keepalive, lifetime = self.keepalive, self.lifetime
-        self.keepalive = self._followed(
-            "keepalive", keepalive, self.learner.idle, KEEPALIVE_SHARE, now
-        )
-        self.lifetime = self._followed(
-            "max_lifetime", lifetime, self.learner.age, LIFETIME_SHARE, now
-        )
+        idle, age = self.learner.beliefs() if self._learns() else (None, None)
+        self.keepalive = self._followed("keepalive", keepalive, idle, KEEPALIVE_SHARE, now)
+        self.lifetime = self._followed("max_lifetime", lifetime, age, LIFETIME_SHARE, now)
         if self.keepalive != keepalive:
             for slot in self.slots:
                 slot.keepalive = self._keepalive()
@@ -140,10 +187,11 @@ class Learning(Books):
             self._experiment_at = now + EXPERIMENT_EVERY
             self.hasten(now)
 
-    def _followed(self, name: str, current: float, limit: Limit, share: float, now: float) -> float:
+    def _followed(
+        self, name: str, current: float, belief: Belief | None, share: float, now: float
+    ) -> float:
         """The value to follow for one setting; told if it changes."""
         own: float = getattr(self.policy, name)
-        belief = limit.belief() if self._learns() else None
         taught = own if belief is None else min(own, max(LEAST_LEARNED, share * belief.value))
         if self.policy.reason(name).origin in ("given", "changed"):
             self._contradict(name, own, taught, belief, now)
@@ -215,16 +263,18 @@ class Learning(Books):
 
     def _believed(self) -> tuple[Belief | None, Belief | None]:
         """The beliefs that are followed: about the idle cut and about the age."""
-        idle = self.learner.idle.belief() if self.keepalive < self.policy.keepalive else None
-        age = self.learner.age.belief() if self.lifetime < self.policy.max_lifetime else None
-        return idle, age
+        idle, age = self.learner.beliefs()
+        return (
+            idle if self.keepalive < self.policy.keepalive else None,
+            age if self.lifetime < self.policy.max_lifetime else None,
+        )
 
     def _ends_at(self, slot: Slot) -> float:
         """When a connection at rest is to be retired for its age."""
         if slot.experiment == "age":
-            belief = self.learner.age.belief()
-            if belief is not None:
-                return slot.opened_at + BEYOND_AGE * belief.value
+            _, age = self._believed()
+            if age is not None:
+                return slot.opened_at + BEYOND_AGE * age.value
         return slot.expires_at
 
     # -- spreading ----------------------------------------------------------------------------

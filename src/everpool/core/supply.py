@@ -171,7 +171,7 @@ class Supply(Learning):
         """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
         if self.closed:
             self._retire(slot, now, "pool closed")
-        elif now >= slot.expires_at:
+        elif now >= slot.expires_at and (self._demand() or now >= self._ends_at(slot)):
             self._retire(slot, now, "max_lifetime")
         elif slot.began_at <= self.drained_at:
             self._retire(slot, now, "drained")
@@ -273,6 +273,7 @@ class Supply(Learning):
         if sent_at <= self._answered:
             return
         self._answered, self._answered_at = sent_at, now
+        self._learn_of_proof(sent_at, now)
         if self.tally[State.SUSPECT]:
             for slot in self.slots:
                 if slot.state is State.SUSPECT:
@@ -293,6 +294,7 @@ class Supply(Learning):
             slot.why = SILENCE
             self.hung_up(slot, now)
         else:
+            self._learn_of_doubt(slot, now)
             self._retire(slot, now, "silent, place needed")
 
     # -- refusing -----------------------------------------------------------------------------

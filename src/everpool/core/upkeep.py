@@ -76,6 +76,9 @@ class Upkeep(Supply):
             self._keep_alive(now)
         if now >= self._leak_at:
             self._find_leaks(now)
+        if now >= self._adopt_at:
+            self._adopt(now)
+        self._wake_at(self._adopt_at)
         if now >= self._experiment_at:
             self._experiment(now)
         self._watch_queue(now)
@@ -182,7 +185,7 @@ class Upkeep(Supply):
         spare = self._spare()
         excess = self._excess()
         for slot in list(self.idle):
-            expires_at = self._ends_at(slot) if slot.experiment else slot.expires_at
+            expires_at = self._ends_at(slot)
             if now >= expires_at:
                 why = "max_lifetime"
             elif excess > 0:
@@ -208,7 +211,7 @@ class Upkeep(Supply):
         # Connections now lent come back unseen: look again before one can be overdue by much.
         due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
         if self.idle:
-            end = min(slot.expires_at for slot in self.idle)
+            end = min(self._ends_at(slot) for slot in self.idle)
             due = min(due, end, max(now + lead / 8, end - lead))
             if spare > 0:
                 due = min(due, self.idle[0].since + policy.max_idle)
@@ -286,10 +289,9 @@ class Upkeep(Supply):
         self._leak_at = now + min(LONGEST_SLEEP, limit)  # loans begin unseen
         for slot in self.slots:
             if slot.state is State.LENT and slot.leaked != slot.since:
-                held = now - slot.since
-                if held >= limit:
+                if now >= slot.since + limit:
                     slot.leaked = slot.since
                     self.leaks["held"] += 1
-                    self._tell(Leaked(now, slot.number, held, False))
+                    self._tell(Leaked(now, slot.number, now - slot.since, False))
                 else:
                     self._leak_at = min(self._leak_at, slot.since + limit)
