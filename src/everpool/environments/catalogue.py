@@ -46,10 +46,9 @@ def find(name: str) -> Entry:
         close = get_close_matches(normal(name), names, n=6)
         # Several aliases may belong to one entry.
         closest = list(dict.fromkeys(names[each].name for each in close))[:3]
-        hint = f"did you mean {' or '.join(closest)}? " if closest else ""
+        hint = f": did you mean {' or '.join(closest)}?" if closest else "."
         raise UnknownEnvironment(
-            f"no environment is called {name!r}; {hint}"
-            'the command "everpool environments" lists all'
+            f'no environment is called {name!r}{hint} The command "everpool environments" lists all'
         )
     return entry
 
