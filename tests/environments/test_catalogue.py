@@ -48,7 +48,6 @@ def test_importing_reads_nothing():
 def test_texts_are_sentences(entry):
     for text in (entry.text, entry.failover_text, entry.limits, entry.advice, entry.not_known):
         assert text is None or text[-1] in ".)", text
-        assert text is None or text[0].isupper() or text.split()[0].islower()
     # Nothing known of a cut and nothing said of that either would be a gap.
     facts = entry.facts
     if facts.idle_cut is None and entry.kind in ("server", "service", "proxy", "pooler"):

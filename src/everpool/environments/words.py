@@ -73,8 +73,9 @@ def described(entry: Entry) -> Iterator[tuple[str, str]]:
     elif gaps and not _ends_nothing(entry):
         yield "How it ends", "not known"
     if entry.says or entry.sqlstate:
-        code = f"SQLSTATE {entry.sqlstate}" if entry.sqlstate else "no SQLSTATE"
-        yield "A client gets", f"“{entry.says}”, {code}" if entry.says else code
+        said = entry.says and f"“{entry.says}”"
+        code = entry.sqlstate and f"SQLSTATE {entry.sqlstate}"
+        yield "A client gets", ", ".join(filter(None, (said, code)))
     if facts.failover or entry.failover_text:
         words = [FAILOVERS.get(facts.failover or "", ""), entry.failover_text or ""]
         yield "Failover", " ".join(filter(None, words))
