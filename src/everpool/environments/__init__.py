@@ -1,0 +1,26 @@
+"""What is known of clouds, proxies, balancers and poolers, and of how they end connections.
+
+::
+
+    from everpool import environments
+
+    environments.find("aws-nlb").facts  # Environment(idle_cut=350, kill="rst-next", ...)
+
+The data are TOML files beside this one, read when they are first asked for.
+"""
+
+from ..core.environment import Environment
+from .catalogue import UnknownEnvironment, entries, find, hinted_by, resolve
+from .entry import Entry
+from .fit import nearest
+
+__all__ = [
+    "Entry",
+    "Environment",
+    "UnknownEnvironment",
+    "entries",
+    "find",
+    "hinted_by",
+    "nearest",
+    "resolve",
+]
