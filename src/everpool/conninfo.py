@@ -50,6 +50,17 @@ def tcp_settings(policy: Policy) -> dict[str, int]:
     return {name: max(1, round(min(value, 1e6))) for name, value in found.items()}
 
 
+def hosts(conninfo: str, kwargs: Mapping[str, Any]) -> list[str]:
+    """The names of the hosts to connect to, as far as they are known before connecting."""
+    try:
+        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
+        given = conninfo_to_dict(conninfo, **own)
+    except psycopg.Error:
+        return []
+    found = str({**_surroundings(given), **given}.get("host") or "")
+    return [host for host in found.split(",") if host and not host.startswith(("/", "@"))]
+
+
 def redact(text: str, conninfo: Any, kwargs: Any) -> str:
     """An error's text without passwords, printable, on one line.
 

@@ -23,7 +23,7 @@ from psycopg_pool.abc import ACT
 
 from .. import ping
 from ..clock import SuspendClock
-from ..conninfo import prepare, redact
+from ..conninfo import hosts, prepare, redact
 from ..core import effects as order
 from ..core.health import Condition
 from ..core.machine import Machine
@@ -31,6 +31,7 @@ from ..core.policy import Policy
 from ..core.slot import Slot, State
 from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
+from ..environments import hint_for
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from ..text import printable
@@ -67,6 +68,7 @@ class AsyncEngine(Generic[ACT]):
     connection_class: type[ACT]
     _configure: Any
     _hub: Hub
+    _hinted: bool  # whether the log has said what the host's name gives away
     _lessons: Mapping[str, Any] | None  # what `findings` of an earlier pool returned
     _forked = False  # in a child that has not used the pool yet
     _reset: Any
@@ -502,9 +504,12 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
                 return  # ordered twice, after an interruption
         connection_class, policy = pool.connection_class, pool._policy
         sources = pool.conninfo, pool.kwargs
+        name, hint, pool._hinted = pool.name, not pool._hinted, True
         del pool
         conninfo = await rt.resolve(sources[0]) or ""
         kwargs = await rt.resolve(sources[1]) or {}
+        if hint:
+            _hint(name, conninfo, kwargs)
         how = prepare(conninfo, kwargs, policy)
         conn = await rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
@@ -523,6 +528,15 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
                 pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
+
+
+def _hint(name: str, conninfo: str, kwargs: dict[str, Any]) -> None:
+    """Say so if the host's name gives an environment away that nobody has told the pool of."""
+    for host in hosts(conninfo, kwargs):
+        found = hint_for(host)
+        if found:
+            logger.info("pool %r: %s", name, found)
+            return
 
 
 def _close_unowned(conn: Any) -> None:

@@ -15,6 +15,7 @@ from psycopg_pool.abc import (
 )
 
 from ..core import policy as defaults
+from ..environments import Path
 from .pool import AsyncConnectionPool
 
 
@@ -54,6 +55,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        environment: Path = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -78,6 +80,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            environment=environment,
         )
 
     async def check(self) -> None:

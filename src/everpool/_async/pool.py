@@ -10,6 +10,7 @@ from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, cast, get_origin
+from warnings import warn
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -26,7 +27,8 @@ from ..core import policy as defaults
 from ..core.learn import checked
 from ..core.policy import build, check_sizes
 from ..core.slot import State
-from ..errors import PoolClosed, refused
+from ..environments import Path, resolve
+from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from .lease import AsyncLease
@@ -82,6 +84,10 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
     :param peek_after: before lending a connection whose socket has not been looked at for so
         long, look (no round trip).
     :param watch: replace connections as soon as they hang up, not when they are wanted.
+    :param environment: what is on the path to the database: a name out of `everpool.environments`
+        (``everpool environments`` lists them), an `Environment` of your own, or several. Settings
+        that you have not given follow from it; ``pool.policy.explain()`` says how. One that you
+        have given and that contradicts it is kept, with a `SettingWarning`.
     :param learn: infer from the deaths of connections what cuts them, and follow it with
         ``keepalive`` and ``max_lifetime`` where you have not given them. False does not; what
         `findings` of another pool returned begins with what that one knew.
@@ -146,6 +152,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         peek_after: float = defaults.PEEK_AFTER,
         watch: bool = True,
         learn: bool | Mapping[str, Any] = True,
+        environment: Path = None,
         max_connecting: int = defaults.MAX_CONNECTING,
         connect_timeout: float = defaults.CONNECT_TIMEOUT,
         callback_timeout: float = defaults.CALLBACK_TIMEOUT,
@@ -176,7 +183,11 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             leak_after=leak_after,
             when_down=when_down,
             pooled=self._pooled,
+            environment=resolve(environment),
         )
+        for contradiction in policy.contradictions:
+            warn(contradiction, SettingWarning, stacklevel=2 if self._pooled else 3)
+        self._hinted = environment is not None
         self._assemble(policy)
         super().__init__(
             conninfo,

@@ -26,7 +26,7 @@ from psycopg_pool.abc import CT
 
 from .. import ping
 from ..clock import SuspendClock
-from ..conninfo import prepare, redact
+from ..conninfo import hosts, prepare, redact
 from ..core import effects as order
 from ..core.health import Condition
 from ..core.machine import Machine
@@ -34,6 +34,7 @@ from ..core.policy import Policy
 from ..core.slot import Slot, State
 from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
+from ..environments import hint_for
 from ..runtime import threads as rt
 from ..subscriptions import Hub
 from ..text import printable
@@ -70,6 +71,7 @@ class Engine(Generic[CT]):
     connection_class: type[CT]
     _configure: Any
     _hub: Hub
+    _hinted: bool  # whether the log has said what the host's name gives away
     _lessons: Mapping[str, Any] | None  # what `findings` of an earlier pool returned
     _forked = False  # in a child that has not used the pool yet
     _reset: Any
@@ -496,9 +498,12 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
                 return  # ordered twice, after an interruption
         connection_class, policy = pool.connection_class, pool._policy
         sources = pool.conninfo, pool.kwargs
+        name, hint, pool._hinted = pool.name, not pool._hinted, True
         del pool
         conninfo = rt.resolve(sources[0]) or ""
         kwargs = rt.resolve(sources[1]) or {}
+        if hint:
+            _hint(name, conninfo, kwargs)
         how = prepare(conninfo, kwargs, policy)
         conn = rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
@@ -517,6 +522,15 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
                 pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
+
+
+def _hint(name: str, conninfo: str, kwargs: dict[str, Any]) -> None:
+    """Say so if the host's name gives an environment away that nobody has told the pool of."""
+    for host in hosts(conninfo, kwargs):
+        found = hint_for(host)
+        if found:
+            logger.info("pool %r: %s", name, found)
+            return
 
 
 def _close_unowned(conn: Any) -> None:

@@ -18,6 +18,7 @@ from psycopg_pool.abc import (
 )
 
 from ..core import policy as defaults
+from ..environments import Path
 from .pool import ConnectionPool
 
 
@@ -57,6 +58,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        environment: Path = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -81,6 +83,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            environment=environment,
         )
 
     def check(self) -> None:

@@ -13,6 +13,9 @@ from ..core.environment import Environment
 from .entry import Entry
 from .schema import check_unique, normal, read
 
+Path = str | Environment | Sequence[str | Environment] | None
+"""What ``environment=`` takes: what is on the path to a database."""
+
 
 class UnknownEnvironment(ValueError):
     """No environment has this name."""
@@ -53,9 +56,7 @@ def find(name: str) -> Entry:
     return entry
 
 
-def resolve(
-    value: str | Environment | Sequence[str | Environment] | None,
-) -> tuple[Environment, ...]:
+def resolve(value: Path) -> tuple[Environment, ...]:
     """What ``environment=`` was given, as facts: a name, an `Environment`, several, or ``None``.
 
     :raises UnknownEnvironment: a name is of no environment.
