@@ -334,7 +334,8 @@ class World:
             self.at(conn.heard_at + min(cut, 1e9), lambda: self._watch_idleness(conn))
 
     def _grow_old(self, conn: Conn) -> None:
-        if conn.usable and self.now >= conn.born_at + self.path.max_age:
+        here = conn.usable and conn in self.conns.values()
+        if here and self.now >= conn.born_at + self.path.max_age:
             self._end(conn)
 
     def _end(self, conn: Conn) -> None:

@@ -66,6 +66,7 @@ class Event:
     :ivar seen_at: when it was last confirmed.
     :ivar least, most: the shortest and longest silence, or age, that they were known to reach.
     :ivar bound: the silence, or age, by which all of them were dead.
+    :ivar age: the age of the youngest of them.
     :ivar style: how they ended, as in `Cause.kind`.
     :ivar deaths: how many.
     :ivar outlived: how often a connection has outlived the least since.
@@ -81,6 +82,7 @@ class Event:
     least: float
     most: float
     bound: float
+    age: float
     style: str
     deaths: int = 1
     outlived: int = 0
@@ -132,7 +134,7 @@ class Limit:
             last.deaths += event.deaths
             last.alive_at = max(last.alive_at, min(event.alive_at, last.found_at))
             last.least, last.most = min(last.least, event.least), max(last.most, event.most)
-            last.bound = max(last.bound, event.bound)
+            last.bound, last.age = max(last.bound, event.bound), min(last.age, event.age)
             last.declared |= event.declared
             last.counts |= event.counts
             last.void |= event.void or last.most > self._window * last.least
@@ -170,9 +172,10 @@ class Limit:
         self.events = [e for e in self.events if e.found_at < since and e.seen_at >= oldest]
         self._count()
 
-    def belief(self) -> Belief | None:
-        """The least limit that enough deaths agree on."""
-        sound = sorted((e for e in self.events if e.sound), key=lambda e: e.least)
+    def belief(self, young: float = float("inf")) -> Belief | None:
+        """The least limit that enough deaths of connections younger than ``young`` agree on."""
+        sound = [event for event in self.events if event.sound and event.age < young]
+        sound.sort(key=lambda event: event.least)
         for index, first in enumerate(sound):
             group = [e for e in sound[index:] if e.least <= self._window * first.least]
             independent = _independent(group)
@@ -203,10 +206,9 @@ class Learner:
 
     def beliefs(self) -> tuple[Belief | None, Belief | None]:
         """The idle cut and the maximum age, as far as they are believed in."""
-        idle, age = self.idle.belief(), self.age.belief()
-        if idle and age and idle.value * AGE_WINDOW >= age.value:
-            idle = None  # connections that were never used died of their age
-        return idle, age
+        age = self.age.belief()
+        # What was old enough to die of its age says nothing of its silence.
+        return self.idle.belief(age.value / AGE_WINDOW if age else float("inf")), age
 
     def died(
         self,
@@ -236,13 +238,13 @@ class Learner:
             self.idle.lived(silence / IDLE_WINDOW)
         self.age.lived(lived / AGE_WINDOW)
         idle = not lent and silence >= LEAST_IDLE
-        believed = self.idle.belief()
+        believed, _ = self.beliefs()
         lively = lived >= LEAST_AGE and (lent or silence <= LIVELY * age) and not declared
         if idle and believed is not None and silence >= believed.value:
             lively = False  # explained already
 
         def event(least: float, bound: float, **more: bool) -> Event:
-            return Event(alive_at, found_at, found_at, least, least, bound, style, **more)
+            return Event(alive_at, found_at, found_at, least, least, bound, age, style, **more)
 
         self.idle.died(event(silence, silence, declared=declared, void=not idle))
         self.age.died(event(lived, age, counts=lively))

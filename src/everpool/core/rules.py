@@ -165,7 +165,7 @@ def _keepalive(path: Sequence[Environment], idle: Environment | None, usual: flo
             f"the default, because the idle cut of {unknown[0]} is not known; the"
             f" {seconds(_cut(idle))} of {idle.name} would allow {seconds(share)}",
         )
-    if share > KEEPALIVE_MOST:
+    if KEEPALIVE_SHARE * _cut(idle) > share:
         return Setting(
             KEEPALIVE_MOST,
             f"the longest, so that news of the database is never old; the shortest idle cut is"
