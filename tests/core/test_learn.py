@@ -112,27 +112,47 @@ class TestIdleCut:
         for at in (1000, 2000, 3000):
             deaths.seen(at, 350.0)
         for _ in range(1000):
-            assert not deaths.idle.lived(349.0)
-        for _ in range(MOST_OUTLIVED_SILENCES):
-            assert not deaths.idle.lived(350.0)
+            assert not deaths.idle.lived(349.0, 4000)
+        for _ in range(3):
+            deaths.idle.lived(350.0, 4000)
+        assert idle_cut(deaths) == 350.0  # half of those that went so far died
+        deaths.idle.lived(350.0, 4000)
+        assert idle_cut(deaths) is None and len(deaths.idle.events) == 3
+        for _ in range(MOST_OUTLIVED_SILENCES - 4):
+            assert not deaths.idle.lived(350.0, 4000)
+        assert deaths.idle.lived(350.0, 4000) and not deaths.idle.events
+
+    def test_what_lived_before_the_cut_came_does_not_count(self, deaths):
+        deaths.seen(10, 600.0)
+        for at in range(20, 900):
+            deaths.idle.lived(500.0, at)
+        for at in (1000, 2000, 3000):
+            deaths.seen(at, 350.0)
         assert idle_cut(deaths) == 350.0
-        assert deaths.idle.lived(350.0) and idle_cut(deaths) is None
-        assert not deaths.idle.events
+
+    def test_lives_between_two_deaths_count_against_the_shorter(self, deaths):
+        deaths.seen(1000, 400.0)
+        for at in range(1100, 1900, 100):
+            deaths.idle.lived(370.0, at)
+        deaths.seen(2000, 360.0)
+        deaths.seen(3000, 350.0)
+        assert idle_cut(deaths) is None
 
     def test_a_cut_of_only_some_paths_is_one(self, deaths):
         for at in (1000, 2000, 3000):
             deaths.seen(at, 350.0)
+            deaths.seen(at, 350.0)
             for _ in range(2):
-                deaths.idle.lived(500.0)
+                deaths.idle.lived(500.0, at + 2)
         assert idle_cut(deaths) == 350.0
 
     def test_a_confirmation_makes_survivors_forgotten(self, deaths):
         for at in (1000, 2000, 3000):
             deaths.seen(at, 350.0)
         for _ in range(MOST_OUTLIVED_SILENCES):
-            deaths.idle.lived(400.0)
+            deaths.idle.lived(400.0, 4000)
         assert deaths.idle.confirmed(500.0, 4000) and not deaths.idle.confirmed(349.0, 4000)
-        deaths.idle.lived(400.0)
+        deaths.idle.lived(400.0, 4000)
         assert idle_cut(deaths) == 350.0
 
     def test_it_is_forgotten_unless_confirmed(self, deaths):
@@ -168,7 +188,7 @@ class TestMaximumAge:
             deaths.found(at, 40.0, 600.0)
         assert max_age(deaths) == 560.0
         for _ in range(10):
-            deaths.age.lived(599.0)  # it may have been cut at 600
+            deaths.age.lived(599.0, 4000)  # it may have been cut at 600
         assert max_age(deaths) == 560.0
 
     def test_restarts_make_none(self, deaths):
@@ -187,9 +207,9 @@ class TestMaximumAge:
         for at in (1000, 2000, 3000):
             deaths.seen(at, 1.0, 600.0)
         for _ in range(MOST_OUTLIVED_AGES):
-            deaths.age.lived(700.0)
+            deaths.age.lived(700.0, 4000)
         assert max_age(deaths) == 600.0
-        deaths.age.lived(700.0)
+        deaths.age.lived(700.0, 4000)
         assert max_age(deaths) is None
 
     def test_the_never_used_do_not_tell_age_from_idleness(self, deaths):

@@ -10,14 +10,16 @@ the same says "not here". Three things make a limit of deaths:
 * **Alike.** What dies at one moment after silences (or at ages) that differ much did not die of
   them. A restart, a failover. Nor does what was busy die of idleness.
 * **Not outlived.** A connection that answers after a longer silence speaks against a limit below.
-  Each death stands until it has been outlived often.
+  Each death stands until it has been outlived often; the last that are enough, together, as long
+  as most of those that went so far died.
 
 A death that is followed by refused connections belongs to an outage, and is forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
@@ -40,6 +42,9 @@ AGE_WINDOW = 1.1
 MOST_OUTLIVED_SILENCES = 8
 MOST_OUTLIVED_AGES = 2
 EXPERIMENT = 4
+
+# Connections remembered that lived long: many times what refutes a limit.
+MOST_LIVES = 256
 
 # Events remembered for each limit, and for how long: a week sees every cycle of a business.
 MOST_EVENTS = 32
@@ -119,13 +124,15 @@ class Belief:
 class Limit:
     """Evidence for one limit."""
 
-    __slots__ = ("_most_outlived", "_window", "events", "shortest")
+    __slots__ = ("_lives", "_most_outlived", "_window", "events", "shortest")
 
     def __init__(self, window: float, most_outlived: int) -> None:
         self._window = window
         self._most_outlived = most_outlived
         self.events: list[Event] = []  # in the order they were found
-        self.shortest = float("inf")  # what must be outlived to speak against any of them
+        self.shortest = float("inf")  # what must be outlived to speak against any to come
+        # Those who lived so long: when, how long, and how much that counts.
+        self._lives: deque[tuple[float, float, int]] = deque(maxlen=MOST_LIVES)
 
     def died(self, event: Event) -> None:
         """Note a death."""
@@ -145,10 +152,11 @@ class Limit:
             del self.events[:-MOST_EVENTS]
         self._count()
 
-    def lived(self, length: float, weight: int = 1) -> bool:
+    def lived(self, length: float, now: float, weight: int = 1) -> bool:
         """A connection lived so long; whether that refutes anything."""
         if length < self.shortest:
             return False
+        self._lives.append((now, length, weight))
         refuted = False
         for event in self.events:
             if event.bound <= length:
@@ -162,6 +170,8 @@ class Limit:
     def confirmed(self, length: float, now: float) -> bool:
         """An experiment ended in death after so long; whether that confirms anything."""
         confirmed = [event for event in self.events if event.bound <= length]
+        if confirmed:
+            self._lives.clear()
         for event in confirmed:
             event.seen_at, event.outlived = now, max(0, event.outlived - EXPERIMENT)
         return bool(confirmed)
@@ -178,21 +188,32 @@ class Limit:
         sound.sort(key=lambda event: event.least)
         for index, first in enumerate(sound):
             group = [e for e in sound[index:] if e.least <= self._window * first.least]
-            independent = _independent(group)
-            if independent >= ENOUGH or any(event.declared for event in group):
+            latest = _latest(group)
+            if not latest:
+                continue
+            outlived = self._outlived(latest)
+            # Of those that went so far, half at least must have died.
+            if outlived <= min(self._most_outlived, sum(event.deaths for event in latest)):
                 return Belief(
-                    value=first.least,
+                    value=min(event.least for event in latest),
                     style=max(group, key=lambda e: e.deaths).style,
                     deaths=sum(event.deaths for event in group),
-                    events=independent,
-                    outlived=max(event.outlived for event in group),
+                    events=_independent(group),
+                    outlived=outlived,
                     since=min(event.found_at for event in group),
                     last_at=max(event.seen_at for event in group),
                 )
         return None
 
+    def _outlived(self, events: Sequence[Event]) -> int:
+        """How often the least of these was outlived since the first of them."""
+        since = min(event.found_at for event in events)
+        bound = min(event.bound for event in events)
+        return sum(weight for at, length, weight in self._lives if at > since and length >= bound)
+
     def _count(self) -> None:
-        self.shortest = min((e.bound for e in self.events), default=float("inf"))
+        least = min((e.bound for e in self.events), default=float("inf"))
+        self.shortest = least / self._window
 
 
 class Learner:
@@ -235,8 +256,8 @@ class Learner:
         # Of one found dead by a ping only the last sign of life is sure.
         lived = age if exact else age - (found_at - heard_at)
         if exact and not lent:
-            self.idle.lived(silence / IDLE_WINDOW)
-        self.age.lived(lived / AGE_WINDOW)
+            self.idle.lived(silence / IDLE_WINDOW, found_at)
+        self.age.lived(lived / AGE_WINDOW, found_at)
         idle = not lent and silence >= LEAST_IDLE
         believed, _ = self.beliefs()
         lively = lived >= LEAST_AGE and (lent or silence <= LIVELY * age) and not declared
@@ -301,6 +322,16 @@ def checked(saved: Any) -> Mapping[str, Any]:
         ) from None
     Learner().load(saved, 0.0)
     return dict(saved)
+
+
+def _latest(events: Sequence[Event]) -> list[Event]:
+    """The last ones that are enough; none if all together are not."""
+    latest: list[Event] = []
+    for event in sorted(events, key=lambda e: e.found_at, reverse=True):
+        latest.append(event)
+        if event.declared or _independent(latest) >= ENOUGH:
+            return latest
+    return []
 
 
 def _independent(events: Iterable[Event]) -> int:

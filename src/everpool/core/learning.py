@@ -136,7 +136,7 @@ class Learning(Books):
         """A ping was answered; ``slot`` is still as it was before."""
         silence = slot.sent_at - max(slot.heard_at, slot.since)
         if silence >= self.learner.idle.shortest and self.learner.idle.lived(
-            silence, EXPERIMENT if slot.experiment == "idle" else 1
+            silence, now, EXPERIMENT if slot.experiment == "idle" else 1
         ):
             self._adopt(now)
         if slot.experiment == "idle":
@@ -145,7 +145,7 @@ class Learning(Books):
     def _learn_of_end(self, slot: Slot, now: float) -> None:
         """The pool closes a connection that lived to this age."""
         weight = EXPERIMENT if slot.experiment == "age" else 1
-        if self.learner.age.lived(now - slot.opened_at, weight):
+        if self.learner.age.lived(now - slot.opened_at, now, weight):
             self._adopt(now)
 
     def _learn_of_outage(self, now: float) -> None:
