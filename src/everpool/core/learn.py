@@ -288,8 +288,8 @@ class Learner:
             "age": [_saved(event, now) for event in self.age.events if event.sound],
         }
 
-    def load(self, saved: Mapping[str, Any], now: float) -> None:
-        """Take over what `save` gave, in another process.
+    def load(self, saved: Mapping[str, Any], now: float, elapsed: float = 0.0) -> None:
+        """Take over what `save` gave, so many seconds ago, perhaps in another process.
 
         :raises ValueError: it is nothing that ``save`` gave.
         """
@@ -297,7 +297,7 @@ class Learner:
             if saved["version"] != 1:
                 raise ValueError(f"version {saved['version']!r} is not known here")
             for limit, events in ((self.idle, saved["idle"]), (self.age, saved["age"])):
-                limit.events = [_loaded(event, now) for event in events][-MOST_EVENTS:]
+                limit.events = [_loaded(event, now - elapsed) for event in events][-MOST_EVENTS:]
                 limit.forget(now, since=float("inf"))
         except (KeyError, TypeError, ValueError) as ex:
             raise ValueError(

@@ -155,7 +155,7 @@ class Learning(Books):
 
     def taught(self, saved: Mapping[str, Any], elapsed: float, now: float) -> None:
         """Begin with what another pool had found, so many seconds ago."""
-        self.learner.load(saved, now - elapsed)
+        self.learner.load(saved, now, elapsed)
         self._adopt(now)
 
     def _learns(self) -> bool:
