@@ -7,8 +7,8 @@ the same says "not here". Three things make a limit of deaths:
   last sign of life, so one restart can kill many connections that are found dead one by one. How
   many events there must have been is the least number of moments that hit every such interval
   ("last heard" to "found dead"). Three are needed; one, if the server said itself what it was.
-* **Alike.** What dies at one moment after silences (or at ages) that differ much did not die of
-  them. A restart, a failover. Nor does what was busy die of idleness.
+* **Alike.** What is seen to die at one moment after silences (or at ages) that differ much did not
+  die of them. A restart, a failover. Nor does what was busy die of idleness.
 * **Not outlived.** A connection that answers after a longer silence speaks against a limit below.
   Each death stands until it has been outlived often; the last that are enough, together, as long
   as most of those that went so far died.
@@ -99,6 +99,21 @@ class Event:
     def sound(self) -> bool:
         return self.counts and not self.void
 
+    @property
+    def exact(self) -> bool:
+        """They were seen to die, not found dead."""
+        return self.alive_at >= self.found_at
+
+    def add(self, other: Event) -> None:
+        """Another death, of the same moment."""
+        self.deaths += other.deaths
+        self.alive_at = max(self.alive_at, min(other.alive_at, self.found_at))
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+        self.bound, self.age = max(self.bound, other.bound), min(self.age, other.age)
+        self.declared |= other.declared
+        self.counts |= other.counts
+        self.void |= other.void
+
 
 @dataclass(frozen=True, slots=True)
 class Belief:
@@ -136,21 +151,21 @@ class Limit:
 
     def died(self, event: Event) -> None:
         """Note a death."""
-        last = self.events[-1] if self.events else None
-        if last is not None and event.found_at - last.found_at <= TOGETHER:
-            last.deaths += event.deaths
-            last.alive_at = max(last.alive_at, min(event.alive_at, last.found_at))
-            last.least, last.most = min(last.least, event.least), max(last.most, event.most)
-            last.bound, last.age = max(last.bound, event.bound), min(last.age, event.age)
-            last.declared |= event.declared
-            last.counts |= event.counts
-            last.void |= event.void or last.most > self._window * last.least
+        together = [e for e in self.events if event.found_at - e.found_at <= TOGETHER]
+        for other in reversed(together):
+            if other.exact is event.exact and (event.exact or self._alike(other, event)):
+                other.add(event)
+                other.void |= not self._alike(other, event)
+                break
         else:
-            if last is not None and (last.void or not last.counts):
+            if self.events and not together and not self.events[-1].sound:
                 self.events.pop()  # its moment is over
             self.events.append(event)
             del self.events[:-MOST_EVENTS]
         self._count()
+
+    def _alike(self, one: Event, other: Event) -> bool:
+        return max(one.most, other.most) <= self._window * min(one.least, other.least)
 
     def lived(self, length: float, now: float, weight: int = 1) -> bool:
         """A connection lived so long; whether that refutes anything."""
