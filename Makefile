@@ -6,7 +6,7 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help demo example cut silence away back test bench lint generate clean
+.PHONY: help demo example cut silence away back test bench simulate lint generate clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | \
@@ -30,6 +30,10 @@ test: lint  ## Run every check and every test
 bench:  ## Measure everpool beside psycopg_pool
 	@tools/bootstrap.sh dev
 	@$(BIN)/python -m bench $(ARGS)
+
+simulate:  ## Judge what pools learn on 10,000 random paths (an hour on two cores)
+	@tools/bootstrap.sh dev
+	@$(BIN)/python -m tests.core.random_paths $(or $(ARGS),10000)
 
 lint:  ## Check generated files, style, types and imports
 	@tools/bootstrap.sh dev

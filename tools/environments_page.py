@@ -67,7 +67,7 @@ The most demanding thing on the path counts. What you set yourself wins; if it d
 
 | what is known | what follows |
 |---|---|
-| an idle cut | `keepalive` is {rules.KEEPALIVE_SHARE:g} × the shortest, at most {rules.KEEPALIVE_MOST:g} s; `keepalives_idle` \
+| an idle cut | `keepalive` is {rules.KEEPALIVE_SHARE:g} × the shortest, at most {rules.KEEPALIVE_MOST:g} s; where packets count, `keepalives_idle` \
 is {rules.TCP_KEEPALIVE_SHARE:g} × it where that is below {policy.KEEPALIVES_IDLE:g} s |
 | an idle cut is not known | `keepalive` is at most {policy.KEEPALIVE:g} s |
 | a maximum age | `max_lifetime` is {rules.LIFETIME_SHARE:g} × the shortest, where that is below \

@@ -41,6 +41,11 @@ its outcome is what everybody waits for. What an error means is `verdict`'s to s
 see traffic; lifetimes, with the replacement asked for first; idle times; deadlines; patience
 with attempts that hang. Each tick says when the next is due.
 
+**Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
+with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
+and what enough of them agree on is followed, tried out now and then, and dropped when it no longer
+holds (`learning`).
+
 **Telling.** Everything above is told as it happens (`events`), in order, and counted (`books`,
 `histogram`); the pool's state as a whole follows from the table and the connector. `health`
 judges all of that by numbers already there: nothing here is asked for at the cost of a
