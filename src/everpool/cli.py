@@ -20,6 +20,7 @@ _COMMANDS = {
     "dashboard-json": "everpool.telemetry.commands",
     "demo": "everpool.demo.command",
     "rules": "everpool.telemetry.commands",
+    "survey": "everpool.survey.command",
 }
 _EXTRAS = ("click", "rich")
 

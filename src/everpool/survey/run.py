@@ -113,6 +113,7 @@ class _Run:
         self._facts = Facts()
         self._wires: dict[int, Wire] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: dict[int, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         self._heard = 0.0  # when the last ping was sent that was answered
         self._refusals = 0
@@ -131,15 +132,21 @@ class _Run:
         self._watch = Watch()
         loop.add_reader(self._watch.fileno(), self._news.set)
         stopping = asyncio.create_task(self._await_stop())
+        asking = asyncio.create_task(self._ask_facts())
         result = Result(self._limits)
         try:
-            self._facts = await self._ask_facts()
+            await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                return result
+            self._facts = asking.result()
             deadline = self._earlier + self._limits.longest - self._ping_limit
             self._planner = Planner(self._limits, deadline, tcp=not self._facts.unix)
             await self._go()
             result.complete = not (self._stop.is_set() or self._trouble or self._now() >= deadline)
         finally:
             stopping.cancel()
+            asking.cancel()
+            await asyncio.wait([asking, stopping])
             await self._end()
             loop.remove_reader(self._watch.fileno())
             self._watch.close()
@@ -210,13 +217,18 @@ class _Run:
             elif probe.phase is not Phase.CLOSING:
                 self._books.dropped(probe)
                 self._close(probe)
+        for task in self._opening.values():
+            task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, probe: Probe, work: Callable[[Probe], Coroutine[None, None, None]]) -> None:
+    def _spawn(
+        self, probe: Probe, work: Callable[[Probe], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(work(probe))
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -238,7 +250,8 @@ class _Run:
         if now < self._not_before:
             return
         for kind, rest in decision.open:
-            self._spawn(self._books.open(kind, rest, now), self._open)
+            probe = self._books.open(kind, rest, now)
+            self._opening[probe.number] = self._spawn(probe, self._open)
 
     async def _open(self, probe: Probe) -> None:
         probe.began = self._now()
@@ -251,6 +264,8 @@ class _Run:
             if self._refusals >= MOST_REFUSALS:
                 self._trouble = f"no more connections could be opened: {error}"
             return
+        finally:
+            del self._opening[probe.number]
         self._refusals = 0
         wire = Wire(conn, self._watch, probe.number)
         if probe.phase is not Phase.OPENING:  # not wanted any more
