@@ -51,6 +51,11 @@ class Cut:
         return median(self.times) if self.times else (self.lived + self.died) / 2
 
     @property
+    def before(self) -> float:
+        """What is safe from it: where deaths were noticed when they happened, all up to them."""
+        return min(self.times, default=self.lived)
+
+    @property
     def style(self) -> str:
         """How it ends connections."""
         outcomes = [o.outcome for o in self.deaths]

@@ -167,7 +167,7 @@ class _Step:
         self._left = planner.deadline - now
         self._ceiling = self._limits.max_idle
         if evidence.age.found:
-            self._ceiling = min(self._ceiling, CLEAR_OF_AGE * evidence.age.lived)
+            self._ceiling = min(self._ceiling, CLEAR_OF_AGE * evidence.age.before)
 
     def take(self) -> None:
         decision, ev = self._decision, self._ev
@@ -230,7 +230,7 @@ class _Step:
         return not self._tcp and rest > min(self._within(), self._room_before_age())
 
     def _room_before_age(self) -> float:
-        return CLEAR_OF_AGE * self._ev.age.lived if self._ev.age.found else inf
+        return CLEAR_OF_AGE * self._ev.age.before if self._ev.age.found else inf
 
     def _within(self) -> float:
         """How long a probe may rest that is opened now; those that run may rest as they do."""
@@ -268,25 +268,30 @@ class _Step:
         """How long the next probes are to be left alone."""
         idle = self._ev.idle
         if not idle.found:
-            return ladder(idle.lived, min(self._ceiling, self._left), self._room)
-        if idle.times:
-            return [min(OVERDUE * idle.died, self._limits.max_idle)] * min(2, self._room)
-        rests = division(idle.lived, idle.died, self._room)
-        return [rest for rest in rests if rest < self._left]
+            rests = ladder(idle.lived, min(self._ceiling, self._left), self._room)
+        elif idle.times:
+            rests = [min(OVERDUE * idle.died, self._ceiling)] * min(2, self._room)
+        else:
+            rests = division(idle.lived, idle.died, self._room)
+        return [rest for rest in rests if rest <= self._left and self._teaches(rest)]
 
     # -- what runs ----------------------------------------------------------------------------
 
     def _drop_useless(self) -> None:
         """Close those that can tell nothing more: they would be killed, and only say so again."""
-        idle = self._ev.idle
-        most = self._ceiling if idle.times else min(self._ceiling, idle.died)
         useless = [
             p
             for p in self._idle
-            if p.phase in (Phase.OPENING, Phase.RESTING) and (p.rest > most or p.rest <= idle.lived)
+            if p.phase in (Phase.OPENING, Phase.RESTING) and not self._teaches(p.rest)
         ]
         self._decision.close += [p.number for p in useless]
         self._idle = [p for p in self._idle if p not in useless]
+
+    def _teaches(self, rest: float) -> bool:
+        """Whether it is worth knowing what becomes of a probe left alone for so long."""
+        idle = self._ev.idle
+        most = self._ceiling if idle.times else min(self._ceiling, idle.died)
+        return idle.lived < rest <= most
 
     def _rest(self, p: Probe) -> float:
         """How long a probe is really to be left alone, by what is known now."""
