@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from math import floor, inf, log10
+from math import floor, inf, isfinite, log10
 from typing import Any
 
 from ..core.environment import FATAL, SILENCE, Environment
@@ -163,7 +163,9 @@ def _environments(
     if idle:
         found.append(Environment(idle.figure, None, idle.kill, activity, name="the path"))
     if age:
-        found.append(Environment(None, age.figure, age.kill, name="the path"))
+        # Where the path as a whole has an idle cut, it is the other's; else nobody's is known.
+        rest = inf if idle else None
+        found.append(Environment(rest, age.figure, age.kill, name="the path"))
     return tuple(found)
 
 
@@ -181,9 +183,13 @@ def _call(environment: Environment) -> str:
     words = []
     for field in fields(environment):
         value: Any = getattr(environment, field.name)
-        if value is not None and field.name != "name":
-            shown = f"{value:g}" if isinstance(value, float) else f'"{value}"'
-            words.append(f"{field.name}={shown}")
+        if value is None or field.name == "name":
+            continue
+        if isinstance(value, str):
+            shown = f'"{value}"'
+        else:
+            shown = f"{value:g}" if isfinite(value) else f'float("{value}")'
+        words.append(f"{field.name}={shown}")
     return f"Environment({', '.join(words)})"
 
 

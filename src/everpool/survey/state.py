@@ -120,7 +120,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _without_nothing(environment: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in environment.items() if value is not None and key != "name"}
+    return {k: _finite(v) for k, v in environment.items() if v is not None and k != "name"}
 
 
 def _finite(value: Any) -> Any:
