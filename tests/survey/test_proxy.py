@@ -136,6 +136,21 @@ def test_it_goes_on_where_it_was_stopped(server: PostgresServer, proxy: FaultPro
     assert proxy.stats().max_open <= LIMITS.connections
 
 
+def test_the_server_has_never_more_either(server: PostgresServer, proxy: FaultProxy) -> None:
+    limits = Limits(connections=5, max_idle=1.5)
+    proxy.idle_cut(0.5, "rst-next")
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE surveyor LOGIN CONNECTION LIMIT {limits.connections}")
+        try:
+            dsn = f"host={proxy.host} port={proxy.port} user=surveyor dbname=postgres"
+            result = asyncio.run(survey(dsn, limits, ping_limit=PING_LIMIT))
+        finally:
+            admin.execute("DROP ROLE surveyor")
+    assert len(result.observations) > 2 * limits.connections
+    assert proxy.stats().max_open == limits.connections
+    assert "too many connections" not in server.log_tail(400)
+
+
 def test_progress_is_told(server: PostgresServer, proxy: FaultProxy) -> None:
     told: list[Progress] = []
 

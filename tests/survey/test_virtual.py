@@ -187,6 +187,26 @@ def test_two_busy_ones_of_different_ages_that_end_together_are_a_restart() -> No
     assert evidence.age.value == 500.0
 
 
+def test_one_that_ends_alone_is_a_stray() -> None:
+    busy = Observation(BUSY, 0.0, 900.0, 0.0, 900.0, 900.0, "lived")
+    died = Observation("idle", 0.0, 100.0, 100.0, 100.0, 0.0, "fin")
+    lived = Observation("idle", 0.0, 200.0, 200.0, 200.0, 200.0, "lived")
+    evidence = read([busy, died, lived], 0.0, max_idle=1000.0)
+    assert (evidence.idle.found, evidence.strays, evidence.contradiction) == (True, 0, True)
+    evidence = read([busy, died, lived, lived], 0.0, max_idle=1000.0)
+    assert (evidence.idle.found, evidence.strays, evidence.contradiction) == (False, 1, False)
+    evidence = read([busy, died, died, lived, lived], 0.0, max_idle=1000.0)
+    assert (evidence.idle.found, evidence.strays, evidence.contradiction) == (True, 0, True)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_cut_is_seen_more_than_once(style: str) -> None:
+    limits = Limits()
+    found = find(run(Path(100.0, style=style, delay=0.05), limits).books.observations, limits)
+    assert found.idle is not None
+    assert found.idle.count > 1
+
+
 def test_pulses_are_fine_enough_for_ages() -> None:
     # Half a pulse is the error of an age that ends in silence.
     assert PULSE / 2 <= 0.1 / 6

@@ -1,7 +1,8 @@
 """What observations prove: how long connections live idle, how long at all, and who counts what.
 
 A death must be explained before it tells something. Everything at one moment, whatever its age,
-is a *restart* and tells nothing of the path. At an age that a busy connection does not survive
+is a *restart* and tells nothing of the path; one alone, while others lived longer, is a *stray*. At
+an age that a busy connection does not survive
 either, it is *age*. Only at an age that a busy one has survived, it is *idleness*.
 """
 
@@ -18,6 +19,9 @@ from .observation import BUSY, IDLE, LIVED, TCP, Observation
 
 # Ages that differ by less are the same: whatever cuts looks at its clock now and then only.
 SAME = 1.04
+
+# A single death counts for nothing where so many lived longer.
+OUTVOTED = 2
 
 # The second busy probe is younger than the first by this share of the longest time watched.
 STAGGER = 0.1
@@ -75,6 +79,7 @@ class Evidence:
     :param activity: ``"packets"``, ``"bytes"``, or ``None``: not known.
     :param unexplained: deaths of which it is not known whether they are of age or of idleness.
     :param contradiction: some lived longer than others that died: a cut that is not sharp.
+    :param strays: deaths that stand alone against those that lived longer.
     """
 
     restarts: tuple[float, ...]
@@ -83,6 +88,7 @@ class Evidence:
     activity: str | None
     unexplained: tuple[Observation, ...]
     contradiction: bool
+    strays: int
 
 
 def read(observations: Sequence[Observation], alive: float, max_idle: float) -> Evidence:
@@ -103,7 +109,8 @@ def read(observations: Sequence[Observation], alive: float, max_idle: float) -> 
     age = _cut([o for o in sound if o.kind == BUSY], [o.lived for o in sound] + [alive])
     idle_deaths, waiting = _explained([o for o in sound if o.kind == IDLE], age, oldest)
     quiet = [o for o in sound if o.kind == IDLE and o.outcome == LIVED]
-    idle = _cut(idle_deaths, [o.quiet for o in quiet])
+    strays = _strays(idle_deaths, quiet)
+    idle = _cut([] if strays else idle_deaths, [o.quiet for o in quiet])
     tcp_deaths, tcp_waiting = _explained([o for o in sound if o.kind == TCP], age, oldest)
     return Evidence(
         restarts=tuple(restarts),
@@ -112,6 +119,7 @@ def read(observations: Sequence[Observation], alive: float, max_idle: float) -> 
         activity=_activity(sound, tcp_deaths, idle),
         unexplained=(*waiting, *tcp_waiting),
         contradiction=any(o.quiet > SAME * idle.died for o in quiet),
+        strays=strays,
     )
 
 
@@ -149,6 +157,13 @@ def _explained(
     proven = [o for o in deaths if oldest >= SAME * o.age]
     unknown = [] if age.found else [o for o in deaths if oldest < SAME * o.age]
     return proven, unknown
+
+
+def _strays(deaths: Sequence[Observation], lived: Sequence[Observation]) -> int:
+    if len(deaths) != 1:
+        return 0
+    longer = [o for o in lived if o.quiet > SAME * deaths[0].quiet]
+    return int(len(longer) >= OUTVOTED)
 
 
 def _activity(sound: Sequence[Observation], deaths: Sequence[Observation], idle: Cut) -> str | None:

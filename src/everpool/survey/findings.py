@@ -58,6 +58,7 @@ class Findings:
     :param unexplained: after how long connections ended of which it is not known whether they had
         been idle or old for too long.
     :param restarts: how often everything ended at one moment.
+    :param strays: how many ended alone, while others lived longer.
     :param outages: how many connections did not answer while nothing else did.
     :param silent: how many were lost in silence: the server may not know of it for a while.
     :param environments: what follows for a pool: nothing, or one thing on the path, or two that
@@ -72,6 +73,7 @@ class Findings:
     sharp: bool
     unexplained: tuple[float, ...]
     restarts: int
+    strays: int
     outages: int
     silent: int
     environments: tuple[Environment, ...]
@@ -110,6 +112,7 @@ def find(observations: Sequence[Observation], limits: Limits) -> Findings:
         sharp=not evidence.contradiction,
         unexplained=tuple(sorted(o.quiet for o in evidence.unexplained)),
         restarts=len(evidence.restarts),
+        strays=evidence.strays,
         outages=sum(o.outcome == OUTAGE for o in observations),
         silent=sum(o.outcome == SILENCE for o in observations),
         environments=_environments(idle, age, evidence.activity),

@@ -25,8 +25,8 @@ PULSE_MOST = 5.0  # seconds: an answer more often than that tells nothing new
 # Idle times are tried up to this share of a maximum age, so that age does not interfere.
 CLEAR_OF_AGE = 0.95
 
-# What was not asked by then is asked: everybody else of that idle time has died.
-OVERDUE = 1.1
+# Where one has died, those that were left alone for so much longer are asked, to confirm it.
+OVERDUE = 1.05
 
 # After so many restarts in one survey the path is not at rest, and no figure would be right.
 MOST_RESTARTS = 2
@@ -123,8 +123,7 @@ class Planner:
         if stopping or now >= self.deadline or len(evidence.restarts) >= MOST_RESTARTS:
             self._end(decision, running)
         else:
-            room = self.limits.connections - len(probes)
-            _Step(self, decision, evidence, running, room, now).take()
+            _Step(self, decision, evidence, running, len(probes), now).take()
             decision.wake = min(decision.wake, self.deadline)
         beat = pulse(self.limits)
         for p in running:
@@ -152,7 +151,7 @@ class _Step:
         decision: Decision,
         evidence: Evidence,
         running: Sequence[Probe],
-        room: int,
+        places: int,
         now: float,
     ) -> None:
         self._decision = decision
@@ -162,7 +161,8 @@ class _Step:
         self._busy = [p for p in running if p.kind == BUSY]
         self._idle = [p for p in running if p.kind == IDLE]
         self._tcp = [p for p in running if p.kind == TCP]
-        self._room = room
+        self._room = self._limits.connections - places
+        self._closing = places - len(running)
         self._now = now
         self._left = planner.deadline - now
         self._ceiling = self._limits.max_idle
@@ -176,7 +176,8 @@ class _Step:
         self._open_busy(0 if age and ev.age.found else 1 if age else 2 - len(ev.age.deaths))
         if not activity:
             self._open_tcp()
-        if not idle and not self._idle and not ev.unexplained:
+        # They divide a gap together, so they wait until there is room for all.
+        if not (idle or self._idle or self._closing or ev.unexplained):
             rests = self._rests()
             idle = not rests and self._room > 0  # there is no time for any
             for rest in rests:
@@ -290,7 +291,9 @@ class _Step:
     def _teaches(self, rest: float) -> bool:
         """Whether it is worth knowing what becomes of a probe left alone for so long."""
         idle = self._ev.idle
-        most = self._ceiling if idle.times else min(self._ceiling, idle.died)
+        most = self._ceiling
+        if not idle.times and len(idle.deaths) > 1:
+            most = min(most, idle.died)  # what rests for longer has confirmed it
         return idle.lived < rest <= most
 
     def _rest(self, p: Probe) -> float:

@@ -130,6 +130,10 @@ def _reservations(found: Findings, result: Result) -> list[str]:
             f"Connections ended at no common age {times}, as in a restart: that is no cut, and was"
             " left out."
         )
+    if found.strays:
+        lines.append(
+            f"{_connections(found.strays)} ended alone, while others lived longer: that was left out."
+        )
     if found.outages:
         lines.append(
             f"{_connections(found.outages)} did not answer while nothing else did: an outage,"
