@@ -39,11 +39,12 @@ lint:  ## Check generated files, style, types and imports
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-logo
 
-generate:  ## Write the sync side from the async side, the dashboard, and format
+generate:  ## Write the sync side, the dashboard and docs/environments.md, and format
 	@tools/bootstrap.sh dev
 	$(BIN)/python -m ruff format --quiet
 	$(BIN)/python tools/async_to_sync.py
 	$(BIN)/python tools/dashboard.py
+	$(BIN)/python tools/environments_page.py
 
 clean:  ## Remove the environment, caches and build results
 	rm -rf .venv build dist .coverage htmlcov

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._async.pool import AsyncConnectionPool
     from ._sync.null_pool import NullConnectionPool
     from ._sync.pool import ConnectionPool
+    from .core.environment import Environment
     from .core.health import Health
     from .errors import (
         PoolClosed,
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
         PoolTimeout,
         PoolUnavailable,
         Refused,
+        SettingWarning,
         TooManyRequests,
     )
-    from .snapshot import Death, Snapshot
+    from .snapshot import Death, Lesson, Snapshot
 
 __version__ = "0.1.0"
 
@@ -33,13 +35,16 @@ __all__ = [
     "AsyncNullConnectionPool",
     "ConnectionPool",
     "Death",
+    "Environment",
     "Health",
+    "Lesson",
     "NullConnectionPool",
     "PoolClosed",
     "PoolSaturated",
     "PoolTimeout",
     "PoolUnavailable",
     "Refused",
+    "SettingWarning",
     "Snapshot",
     "TooManyRequests",
 ]
@@ -51,13 +56,16 @@ _PLACES = {
     "AsyncNullConnectionPool": "._async.null_pool",
     "ConnectionPool": "._sync.pool",
     "Death": ".snapshot",
+    "Environment": ".core.environment",
     "Health": ".core.health",
+    "Lesson": ".snapshot",
     "NullConnectionPool": "._sync.null_pool",
     "PoolClosed": ".errors",
     "PoolSaturated": ".errors",
     "PoolTimeout": ".errors",
     "PoolUnavailable": ".errors",
     "Refused": ".errors",
+    "SettingWarning": ".errors",
     "Snapshot": ".snapshot",
     "TooManyRequests": ".errors",
 }

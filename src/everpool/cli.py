@@ -19,6 +19,7 @@ _COMMANDS = {
     "check": "everpool.check",
     "dashboard-json": "everpool.telemetry.commands",
     "demo": "everpool.demo.command",
+    "environments": "everpool.environments.command",
     "rules": "everpool.telemetry.commands",
     "survey": "everpool.survey.command",
 }

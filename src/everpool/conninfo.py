@@ -16,15 +16,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from .core.policy import Policy
 from .text import printable
 
-# Keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
-# timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).
-TCP_SETTINGS = {
-    "keepalives_idle": "30",  # s
-    "keepalives_interval": "10",  # s
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",  # ms
-}
-
 
 def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> str:
     """Add timeouts and TCP settings to a conninfo, except those the user has set.
@@ -43,8 +34,31 @@ def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> str:
     if known.get("connect_timeout") is None:
         extra["connect_timeout"] = max(2, ceil(min(policy.connect_timeout, 1e6)))
     if policy.tcp_settings and not _only_unix(known) and str(known.get("keepalives", "1")) != "0":
-        extra.update({k: v for k, v in TCP_SETTINGS.items() if known.get(k) is None})
+        extra.update({k: v for k, v in tcp_settings(policy).items() if known.get(k) is None})
     return make_conninfo(conninfo, **extra) if extra else conninfo
+
+
+def tcp_settings(policy: Policy) -> dict[str, int]:
+    """The TCP settings of a policy under libpq's names: whole seconds, at least one, and
+    milliseconds for ``tcp_user_timeout``."""
+    found = {
+        "keepalives_idle": policy.keepalives_idle,
+        "keepalives_interval": policy.keepalives_interval,
+        "keepalives_count": policy.keepalives_count,
+        "tcp_user_timeout": 1000 * policy.tcp_user_timeout,
+    }
+    return {name: max(1, round(min(value, 1e6))) for name, value in found.items()}
+
+
+def hosts(conninfo: str, kwargs: Mapping[str, Any]) -> list[str]:
+    """The names of the hosts to connect to, as far as they are known before connecting."""
+    try:
+        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
+        given = conninfo_to_dict(conninfo, **own)
+    except psycopg.Error:
+        return []
+    found = str({**_surroundings(given), **given}.get("host") or "")
+    return [host for host in found.split(",") if host and not host.startswith(("/", "@"))]
 
 
 def redact(text: str, conninfo: Any, kwargs: Any) -> str:

@@ -12,8 +12,15 @@ __all__ = [
     "PoolTimeout",
     "PoolUnavailable",
     "Refused",
+    "SettingWarning",
     "TooManyRequests",
 ]
+
+
+class SettingWarning(UserWarning):
+    """A setting that was given contradicts the environment that was given. It is kept."""
+
+    __module__ = "everpool"
 
 
 class Refused(Exception):

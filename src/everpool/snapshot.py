@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .core.events import Cut, Happening
 from .core.health import Vitals
 from .core.histogram import BOUNDS
+from .core.learn import Belief
 from .core.machine import Machine
-from .core.policy import Policy
+from .core.policy import SETTINGS, Policy
 from .core.slot import State
 
 if TYPE_CHECKING:
@@ -91,12 +92,40 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class SettingView:
-    """A setting, and where it came from: ``"default"``, ``"given"`` or ``"changed"`` (at run
-    time)."""
+    """A setting as it is followed now, where it came from, and why it is so.
+
+    ``origin`` is ``"default"``, ``"given"``, ``"environment"``, ``"changed"`` (at run time) or
+    ``"learned"``.
+    """
 
     name: str
     value: Any
     origin: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What the deaths of connections have taught. Times are seconds.
+
+    :param fact: ``"idle_cut"`` or ``"max_age"``.
+    :param value: after so long a silence, or life, connections are cut.
+    :param kind: how, as in `Death.kind`.
+    :param deaths: how many connections it stands on, at ``events`` separate moments or more, the
+        first of them ``first_ago``, the last ``last_ago``.
+    :param outlived: how often a connection has lived beyond it since.
+    :param followed: whether the pool's own setting yields to it.
+    """
+
+    fact: str
+    value: float
+    kind: str
+    deaths: int
+    events: int
+    outlived: int
+    first_ago: float
+    last_ago: float
+    followed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +156,9 @@ class Snapshot:
     :param connect: how long connecting took.
     :param happenings: the last happenings, oldest first.
     :param dropped: happenings that listeners missed because they were too slow.
+    :param learned: what the deaths of connections have taught.
+    :param experiments: how often the pool has left a connection to be cut, to see whether what
+        it learned still holds.
     :param settings: all of the pool's settings.
     :param vitals: the numbers that the pool's health is judged by.
     """
@@ -156,6 +188,8 @@ class Snapshot:
     connect: Durations
     happenings: list[Happening]
     dropped: int
+    learned: list[Lesson]
+    experiments: int
     settings: list[SettingView]
     vitals: Vitals
 
@@ -165,7 +199,6 @@ class Snapshot:
         machine: Machine,
         vitals: Callable[[float], Vitals],
         hub: Hub,
-        changed: set[str],
         mutex: AbstractContextManager[Any],
         now: float,
     ) -> Snapshot:
@@ -192,6 +225,10 @@ class Snapshot:
             waiting, requests = machine.queue.live, machine.requests
             refusals, retired = dict(machine.refusals), dict(machine.retired)
             cuts, cuts_lent, leaks = dict(machine.cuts), machine.cuts_lent, dict(machine.leaks)
+            policy, experiments = machine.policy, machine.experiments
+            followed = {"keepalive": machine.keepalive, "max_lifetime": machine.lifetime}
+            idle_cut, max_age = machine.learner.beliefs()
+            beliefs = (("idle_cut", idle_cut, "keepalive"), ("max_age", max_age, "max_lifetime"))
             opened, open_failed = machine.connector.successes, machine.connect_errors
         slots = dict.fromkeys((state.value for state in State), 0)
         for row in rows:
@@ -222,7 +259,13 @@ class Snapshot:
             connect=Durations(BOUNDS, creations, sums[2]),
             happenings=list(hub.recent),
             dropped=hub.dropped,
-            settings=_settings(machine.policy, changed),
+            learned=[
+                _lesson(fact, belief, followed[name] < getattr(policy, name), now)
+                for fact, belief, name in beliefs
+                if belief is not None
+            ],
+            experiments=experiments,
+            settings=_settings(policy, followed),
             vitals=seen,
         )
 
@@ -258,10 +301,27 @@ def _death(cut: Cut, now: float) -> Death:
     )
 
 
-def _settings(policy: Policy, changed: set[str]) -> list[SettingView]:
+def _lesson(fact: str, belief: Belief, followed: bool, now: float) -> Lesson:
+    return Lesson(
+        fact=fact,
+        value=belief.value,
+        kind=belief.style,
+        deaths=belief.deaths,
+        events=belief.events,
+        outlived=belief.outlived,
+        first_ago=now - belief.since,
+        last_ago=now - belief.last_at,
+        followed=followed,
+    )
+
+
+def _settings(policy: Policy, followed: dict[str, float]) -> list[SettingView]:
     found = []
-    for field in fields(policy):
-        value = getattr(policy, field.name)
-        origin = "default" if value == field.default else "given"
-        found.append(SettingView(field.name, value, "changed" if field.name in changed else origin))
+    for name in SETTINGS:
+        value, reason = getattr(policy, name), policy.reason(name)
+        if followed.get(name, value) != value:
+            why = f"learned: see Snapshot.learned; {value:g} s before"
+            found.append(SettingView(name, followed[name], "learned", why))
+        else:
+            found.append(SettingView(name, value, reason.origin, reason.why))
     return found

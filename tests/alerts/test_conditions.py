@@ -183,13 +183,17 @@ def test_a_contradiction_lasts_until_the_setting_is_changed(
     picture: Picture, evidence: Evidence
 ) -> None:
     base = [s for s in picture.base.settings if s.name != "keepalive"]
-    evidence.look(picture.at(99.0, settings=[*base, SettingView("keepalive", 300.0, "given")]))
+    evidence.look(
+        picture.at(99.0, settings=[*base, SettingView("keepalive", 300.0, "given", "given")])
+    )
     evidence.hear(Learned(90.0, "keepalive", 300.0, 200.0, HOSTILE, contradicts=False))
     assert c.Contradiction().judge(evidence, 100.0) is None
     evidence.hear(Learned(90.0, "keepalive", 300.0, 200.0, HOSTILE, contradicts=True))
     finding = found(c.Contradiction(), evidence)
     assert "keepalive is set to 300 s and should be 200 s" in finding.summary
-    evidence.look(picture.at(99.0, settings=[*base, SettingView("keepalive", 100.0, "changed")]))
+    evidence.look(
+        picture.at(99.0, settings=[*base, SettingView("keepalive", 100.0, "changed", "changed")])
+    )
     assert c.Contradiction().judge(evidence, 100.0) is None
 
 

@@ -41,11 +41,17 @@ class Conn:
         self.number = number
         self.heard_at = now  # when data last arrived
         self.cause: Cause | None = None  # set: a hang-up the kernel can see
+        self.born_at = now
         self.silenced = False  # cut so that nothing will ever arrive again
+        self.forgotten = False  # cut so that only the next packet is answered, by a reset
 
     @property
     def dead(self) -> bool:
         return self.cause is not None
+
+    @property
+    def usable(self) -> bool:
+        return not (self.dead or self.silenced or self.forgotten)
 
     def __repr__(self) -> str:
         return f"<Conn {self.number}>"
@@ -117,6 +123,18 @@ class Server:
     abandon_takes: float | None = 0.0  # None: attempts cannot be stopped
 
 
+@dataclass(frozen=True)
+class Path:
+    """What the path does to connections: `inf` for never. Change ``World.path`` at any moment."""
+
+    idle_cut: float = inf
+    max_age: float = inf
+    kill: str = "rst"
+
+
+KILLERS = {"fin": Cause("FIN"), "rst": Cause("RST"), "fatal": Cause("FATAL", "08P01", "closed")}
+
+
 class World:
     """Virtual time, a machine, a shell that obeys it, and a server that may not."""
 
@@ -133,6 +151,7 @@ class World:
         self.random = random.Random(seed)
         self.now = 1000.0
         self.server = server or Server()
+        self.path = Path()
         self.policy = Policy(**policy)
         self.machine = machine(self.policy, self.now, random.Random(seed + 1).random)
         self.checking = checking
@@ -159,6 +178,9 @@ class World:
         self.callbacks: list[float] = []  # when ReconnectFailed came
         self.opens: list[float] = []  # when attempts began
         self.pinged: list[tuple[float, int]] = []
+        self.lent_dead = 0  # loans of connections that the path had ended
+        self.broken = 0  # loans that the path ended
+        self.path_cuts = 0
         self.most_outstanding = 0
         self.filled: list[tuple[float, SimWaiter]] = []
 
@@ -293,8 +315,37 @@ class World:
         self._numbers += 1
         conn = Conn(self._numbers, self.now)
         self.conns[slot] = slot.link = slot.conn = conn
+        self._watch_idleness(conn)
+        if self.path.max_age < inf:
+            self.after(self.path.max_age, lambda: self._grow_old(conn))
         self.machine.opened(slot, self.now)
         self.settle()
+
+    # the path
+
+    def _watch_idleness(self, conn: Conn) -> None:
+        """Cut it for its silence, if it is due; look again when it might be."""
+        cut = self.path.idle_cut
+        if not conn.usable or conn not in self.conns.values():
+            return
+        if self.now >= conn.heard_at + cut:
+            self._end(conn)
+        else:
+            self.at(conn.heard_at + min(cut, 1e9), lambda: self._watch_idleness(conn))
+
+    def _grow_old(self, conn: Conn) -> None:
+        here = conn.usable and conn in self.conns.values()
+        if here and self.now >= conn.born_at + self.path.max_age:
+            self._end(conn)
+
+    def _end(self, conn: Conn) -> None:
+        self.path_cuts += 1
+        if self.path.kill in KILLERS:
+            self.cut([conn], KILLERS[self.path.kill])
+        elif self.path.kill == "silence":
+            conn.silenced = True
+        else:
+            conn.forgotten = True
 
     def _attempt_fails(
         self, slot: Slot, text: str, trouble: Trouble, abandoned: bool = False
@@ -317,6 +368,8 @@ class World:
         if self.server.silent or conn.silenced or slot not in self.pings:
             return
         del self.pings[slot]
+        if conn.forgotten:
+            conn.cause = Cause("RST")
         if conn.dead:
             self.machine.hung_up(slot, self.now)
         else:
@@ -380,6 +433,7 @@ class World:
         assert slot.state is State.LENT and slot not in self.holders
         caller.conn, slot.conn = slot.conn, None
         assert caller.conn is not None, "a lent slot without its connection"
+        self.lent_dead += not caller.conn.usable
         slot.waiter = None
         caller.slot = slot
         caller.state = "holding"
@@ -423,6 +477,7 @@ class World:
         """Return the connection; one that is seen to be broken is discarded."""
         slot = self._let_go(caller)
         conn = self.conns[slot]
+        self.broken += not conn.usable
         if conn.dead:
             self.machine.discard(slot, self.now, dead=True, returned=True)
         else:

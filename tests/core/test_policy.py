@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from math import inf, nan
-from typing import Any
 
 import pytest
 
-from everpool.core import policy as module
-from everpool.core.policy import Policy, build, check_sizes
+from everpool.core.policy import SETTINGS, Policy, build, check_sizes
 
-WHOLE = ["min_size", "max_size", "max_waiting", "num_workers", "max_connecting"]
+WHOLE = [
+    "min_size", "max_size", "max_waiting", "num_workers", "max_connecting", "keepalives_count",
+]  # fmt: skip
 SECONDS = [
     "timeout", "max_lifetime", "max_idle", "reconnect_timeout", "keepalive", "verify_after",
     "peek_after", "connect_timeout", "callback_timeout", "leak_after",
+    "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
 ]  # fmt: skip
-FLAGS = ["watch", "tcp_settings", "pooled"]
+FLAGS = ["watch", "learn", "tcp_settings", "pooled"]
 CHOICES = {"when_down": ("wait", "fail")}
-POSITIVE = ["keepalive", "max_lifetime", "connect_timeout", "callback_timeout", "leak_after"]
-
-
-def made(**changes: Any) -> Policy:
-    settings: dict[str, Any] = {
-        "min_size": 4,
-        "max_size": None,
-        "max_lifetime": 3600.0,
-        "keepalive": None,
-        "connect_timeout": None,
-        "pooled": True,
-    }
-    return build(**{**settings, **changes})
+POSITIVE = [
+    "keepalive", "max_lifetime", "connect_timeout", "callback_timeout", "leak_after",
+    "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
+]  # fmt: skip
 
 
 def test_every_setting_is_tested_here():
-    assert {f.name for f in dataclasses.fields(Policy)} == {*WHOLE, *SECONDS, *FLAGS, *CHOICES}
+    assert {*SETTINGS} == {*WHOLE, *SECONDS, *FLAGS, *CHOICES}
+    assert {f.name for f in dataclasses.fields(Policy)} - {*SETTINGS} == {
+        "reasons",
+        "contradictions",
+    }
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -99,7 +95,7 @@ class TestRanges:
     def test_zero_is_fine_for_the_others(self, name):
         assert getattr(Policy(**{name: 0}), name) == 0
 
-    @pytest.mark.parametrize("name", ["num_workers", "max_connecting"])
+    @pytest.mark.parametrize("name", ["num_workers", "max_connecting", "keepalives_count"])
     def test_some_counts_must_be_one(self, name):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
             Policy(**{name: 0})
@@ -109,7 +105,7 @@ class TestSizes:
     @pytest.mark.parametrize("sizes", [(0, 1), (1, 1), (4, 10)])
     def test_good_ones(self, sizes):
         check_sizes(*sizes, pooled=True)
-        policy = made(min_size=sizes[0], max_size=sizes[1])
+        policy = build(min_size=sizes[0], max_size=sizes[1])
         assert (policy.min_size, policy.max_size) == sizes
 
     @pytest.mark.parametrize(("sizes", "word"), [((4, 3), "max_size"), ((0, 0), "max_size")])
@@ -117,18 +113,18 @@ class TestSizes:
         with pytest.raises(ValueError, match=word):
             check_sizes(*sizes, pooled=True)
         with pytest.raises(ValueError, match=word):
-            made(min_size=sizes[0], max_size=sizes[1])
+            build(min_size=sizes[0], max_size=sizes[1])
 
     def test_max_size_defaults_to_min_size(self):
-        assert made(min_size=7).max_size == 7
+        assert build(min_size=7).max_size == 7
 
     def test_null_pools_have_no_min_size_and_may_have_no_limit(self):
         check_sizes(0, 0, pooled=False)
         check_sizes(0, 5, pooled=False)
         with pytest.raises(ValueError, match="min_size = 0, not 2"):
             check_sizes(2, 5, pooled=False)
-        assert made(min_size=0, max_size=0, pooled=False).most == inf
-        assert made(min_size=0, max_size=3, pooled=False).most == 3
+        assert build(min_size=0, max_size=0, pooled=False).most == inf
+        assert build(min_size=0, max_size=3, pooled=False).most == 3
 
     @pytest.mark.parametrize("sizes", [(-1, 4), (0, -1)])
     def test_negative_ones(self, sizes):
@@ -140,20 +136,20 @@ class TestContradictions:
     @pytest.mark.parametrize("keepalive", [20.0, 60])
     def test_two_explicit_ones_that_contradict(self, keepalive):
         with pytest.raises(ValueError, match="keepalive") as caught:
-            made(keepalive=keepalive, max_lifetime=20.0)
+            build(keepalive=keepalive, max_lifetime=20.0)
         assert "max_lifetime=20.0" in str(caught.value)
         assert repr(keepalive) in str(caught.value)
 
     def test_a_default_yields_silently(self):
-        assert made(max_lifetime=20.0).max_lifetime == 20.0
-        assert made(keepalive=7200.0).keepalive == 7200.0
+        assert build(max_lifetime=20.0).max_lifetime == 20.0
+        assert build(keepalive=7200.0).keepalive == 7200.0
 
     def test_never_is_no_contradiction(self):
-        assert made(keepalive=inf, max_lifetime=20.0).keepalive == inf
+        assert build(keepalive=inf, max_lifetime=20.0).keepalive == inf
 
-    def test_none_means_the_default(self):
-        assert made().keepalive == module.KEEPALIVE
-        assert made().connect_timeout == module.CONNECT_TIMEOUT
+    def test_what_is_not_given_is_the_default(self):
+        assert build() == Policy()
+        assert all(build().reason(name).origin == "default" for name in SETTINGS)
 
 
 def test_a_policy_cannot_be_changed():

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from random import random
 from threading import RLock
-from time import monotonic
+from time import monotonic, time
 from traceback import clear_frames
 from typing import Any, ClassVar, Generic
 from weakref import ref
@@ -23,7 +23,7 @@ from psycopg_pool.abc import ACT
 
 from .. import ping
 from ..clock import SuspendClock
-from ..conninfo import prepare, redact
+from ..conninfo import hosts, prepare, redact
 from ..core import effects as order
 from ..core.health import Condition
 from ..core.machine import Machine
@@ -31,6 +31,7 @@ from ..core.policy import Policy
 from ..core.slot import Slot, State
 from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
+from ..environments import hint_for
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from ..text import printable
@@ -67,6 +68,8 @@ class AsyncEngine(Generic[ACT]):
     connection_class: type[ACT]
     _configure: Any
     _hub: Hub
+    _hinted: bool  # whether the log has said what the host's name gives away
+    _lessons: Mapping[str, Any] | None  # what `findings` of an earlier pool returned
     _forked = False  # in a child that has not used the pool yet
     _reset: Any
 
@@ -75,7 +78,7 @@ class AsyncEngine(Generic[ACT]):
         self._policy = policy
         self._mutex = rt.Mutex()
         self._reading = RLock()  # of what the fast paths depend on
-        self._machine = Machine(policy, monotonic(), random)
+        self._machine = self._new_machine(policy)
         self._machine.closed, self._machine.condition = True, Condition.CLOSED
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}
@@ -86,9 +89,15 @@ class AsyncEngine(Generic[ACT]):
         self._probing = False  # whether the background's next turn is to look for news
         self._turned_at = self._due = monotonic()  # the background's last turn, and its next
 
+    def _new_machine(self, policy: Policy) -> Machine:
+        machine, lessons = Machine(policy, monotonic(), random), self._lessons
+        if lessons is not None:
+            machine.taught(lessons, max(0.0, time() - lessons["saved_at"]), monotonic())
+        return machine
+
     def _start(self) -> None:
         self._watch = Watch()
-        self._machine = Machine(self._policy, monotonic(), random)
+        self._machine = self._new_machine(self._policy)
         self._background = rt.Background(self.name, self._watch, ref(self))
         self._background.start(self._policy.num_workers)
         self._forked = False
@@ -495,9 +504,12 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
                 return  # ordered twice, after an interruption
         connection_class, policy = pool.connection_class, pool._policy
         sources = pool.conninfo, pool.kwargs
+        name, hint, pool._hinted = pool.name, not pool._hinted, True
         del pool
         conninfo = await rt.resolve(sources[0]) or ""
         kwargs = await rt.resolve(sources[1]) or {}
+        if hint:
+            _hint(name, conninfo, kwargs)
         how = prepare(conninfo, kwargs, policy)
         conn = await rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
@@ -516,6 +528,15 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
                 pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
+
+
+def _hint(name: str, conninfo: str, kwargs: dict[str, Any]) -> None:
+    """Say so if the host's name gives an environment away that nobody has told the pool of."""
+    for host in hosts(conninfo, kwargs):
+        found = hint_for(host)
+        if found:
+            logger.info("pool %r: %s", name, found)
+            return
 
 
 def _close_unowned(conn: Any) -> None:

@@ -14,7 +14,8 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
-from ..core.policy import LEAK_AFTER
+from ..core import policy as defaults
+from ..environments import Path
 from .pool import AsyncConnectionPool
 
 
@@ -42,18 +43,19 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         reset: AsyncConnectionCB[ACT] | None = None,
         name: str | None = None,
         close_returns: bool = False,
-        timeout: float = 30.0,
-        max_waiting: int = 0,
-        max_lifetime: float = 60 * 60.0,
-        max_idle: float = 10 * 60.0,
-        reconnect_timeout: float = 5 * 60.0,
+        timeout: float = defaults.TIMEOUT,
+        max_waiting: int = defaults.MAX_WAITING,
+        max_lifetime: float = defaults.MAX_LIFETIME,
+        max_idle: float = defaults.MAX_IDLE,
+        reconnect_timeout: float = defaults.RECONNECT_TIMEOUT,
         reconnect_failed: AsyncConnectFailedCB | None = None,
-        num_workers: int = 3,
-        connect_timeout: float | None = None,
-        callback_timeout: float = 10.0,
+        num_workers: int = defaults.NUM_WORKERS,
+        connect_timeout: float = defaults.CONNECT_TIMEOUT,
+        callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
-        leak_after: float = LEAK_AFTER,
+        leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        environment: Path = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -78,6 +80,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            environment=environment,
         )
 
     async def check(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, cast, get_origin
+from warnings import warn
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -22,9 +23,12 @@ from psycopg_pool.abc import (
 )
 
 from .. import fork
-from ..core.policy import LEAK_AFTER, build, check_sizes
+from ..core import policy as defaults
+from ..core.learn import checked
+from ..core.policy import build, check_sizes
 from ..core.slot import State
-from ..errors import PoolClosed, refused
+from ..environments import Path, resolve
+from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from .lease import AsyncLease
@@ -80,6 +84,13 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
     :param peek_after: before lending a connection whose socket has not been looked at for so
         long, look (no round trip).
     :param watch: replace connections as soon as they hang up, not when they are wanted.
+    :param environment: what is on the path to the database: a name out of `everpool.environments`
+        (``everpool environments`` lists them), an `Environment` of your own, or several. Settings
+        that you have not given follow from it; ``pool.policy.explain()`` says how. One that you
+        have given and that contradicts it is kept, with a `SettingWarning`.
+    :param learn: infer from the deaths of connections what cuts them, and follow it with
+        ``keepalive`` and ``max_lifetime`` where you have not given them. False does not; what
+        `findings` of another pool returned begins with what that one knew.
     :param max_connecting: connection attempts in flight at once.
     :param connect_timeout: limit of one attempt, for each host, where neither the conninfo nor
         the environment sets ``connect_timeout``. Default 10.
@@ -121,7 +132,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         *,
         connection_class: type[ACT] = cast(type[ACT], AsyncConnection),
         kwargs: AsyncKwargsParam | None = None,
-        min_size: int = 4,
+        min_size: int = defaults.MIN_SIZE,
         max_size: int | None = None,
         open: bool | None = None,
         configure: AsyncConnectionCB[ACT] | None = None,
@@ -129,25 +140,28 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         reset: AsyncConnectionCB[ACT] | None = None,
         name: str | None = None,
         close_returns: bool = False,
-        timeout: float = 30.0,
-        max_waiting: int = 0,
-        max_lifetime: float = 60 * 60.0,
-        max_idle: float = 10 * 60.0,
-        reconnect_timeout: float = 5 * 60.0,
+        timeout: float = defaults.TIMEOUT,
+        max_waiting: int = defaults.MAX_WAITING,
+        max_lifetime: float = defaults.MAX_LIFETIME,
+        max_idle: float = defaults.MAX_IDLE,
+        reconnect_timeout: float = defaults.RECONNECT_TIMEOUT,
         reconnect_failed: AsyncConnectFailedCB | None = None,
-        num_workers: int = 3,
-        keepalive: float | None = None,
-        verify_after: float = 0.5,
-        peek_after: float = 0.05,
+        num_workers: int = defaults.NUM_WORKERS,
+        keepalive: float = defaults.KEEPALIVE,
+        verify_after: float = defaults.VERIFY_AFTER,
+        peek_after: float = defaults.PEEK_AFTER,
         watch: bool = True,
-        max_connecting: int = 16,
-        connect_timeout: float | None = None,
-        callback_timeout: float = 10.0,
+        learn: bool | Mapping[str, Any] = True,
+        environment: Path = None,
+        max_connecting: int = defaults.MAX_CONNECTING,
+        connect_timeout: float = defaults.CONNECT_TIMEOUT,
+        callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
-        leak_after: float = LEAK_AFTER,
+        leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         self._closed = True
+        self._lessons = None if isinstance(learn, bool) else checked(learn)
         policy = build(
             min_size=min_size,
             max_size=max_size,
@@ -161,6 +175,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             verify_after=verify_after,
             peek_after=peek_after,
             watch=watch,
+            learn=learn if isinstance(learn, bool) else True,
             max_connecting=max_connecting,
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
@@ -168,31 +183,34 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             leak_after=leak_after,
             when_down=when_down,
             pooled=self._pooled,
+            environment=resolve(environment),
         )
+        for contradiction in policy.contradictions:
+            warn(contradiction, SettingWarning, stacklevel=2 if self._pooled else 3)
+        self._hinted = environment is not None
         self._assemble(policy)
         super().__init__(
             conninfo,
             connection_class=connection_class,
             kwargs=kwargs,
-            min_size=min_size,
-            max_size=max_size,
+            min_size=policy.min_size,
+            max_size=policy.max_size,
             open=False,
             configure=configure,
             check=check,
             reset=reset,
             name=name,
             close_returns=close_returns,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            reconnect_timeout=reconnect_timeout,
+            timeout=policy.timeout,
+            max_waiting=policy.max_waiting,
+            max_lifetime=policy.max_lifetime,
+            max_idle=policy.max_idle,
+            reconnect_timeout=policy.reconnect_timeout,
             reconnect_failed=reconnect_failed,
-            num_workers=num_workers,
+            num_workers=policy.num_workers,
         )
         self._reconnect_failed = reconnect_failed
         self._hub = Hub(self.name)
-        self._changed: set[str] = set()  # settings changed since
         self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if True:  # ASYNC
@@ -214,9 +232,8 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         """Change one setting."""
         if value == getattr(self._policy, name):
             return  # as when psycopg_pool's own constructor sets it
-        policy = replace(self._policy, **{name: value})
+        policy = self._policy.changed(**{name: value})
         self._policy = policy
-        self._changed.add(name)
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
@@ -462,8 +479,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         check_sizes(min_size, max_size, self._pooled)
         logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
         self._min_size, self._max_size = min_size, max_size
-        self._changed |= {"min_size", "max_size"}
-        self._policy = replace(self._policy, min_size=min_size, max_size=max_size)
+        self._policy = self._policy.changed(min_size=min_size, max_size=max_size)
         with self._mutex:
             self._machine.change(self._policy, monotonic())
         self._perform()
@@ -506,6 +522,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             if slot.link:
                 slot.link.anchor = None
         fork.bury(self._watch, sockets)
+        self._lessons = self._findings()  # without the lock: it may be held by nobody
         self._assemble(self._policy)
         parents, self._hub = self._hub, Hub(self.name)
         self._hub.inherit(parents)

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import inf
-from time import monotonic
+from time import monotonic, time
+from typing import Any
 
 import psycopg_pool
 from psycopg_pool.abc import CT
 
 from ..core.events import Happening
 from ..core.health import Condition, Health, Vitals, judge
+from ..core.policy import Policy
 from ..snapshot import Snapshot
 from ..subscriptions import Listener, Subscription, is_async
 from .lending import Lending
@@ -45,7 +47,6 @@ class Reporting(Lending[CT]):
     )
 
     _around: Around | None = None
-    _changed: set[str]  # settings changed since the pool was made
     _forgotten: dict[str, int]  # what `pop_stats` has told already
     _opened: bool
 
@@ -155,4 +156,21 @@ class Reporting(Lending[CT]):
     def snapshot(self) -> Snapshot:
         """What the pool knows at this moment. Reads memory only; never waits."""
         machine, hub, now = self._machine, self._hub, monotonic()
-        return Snapshot.of(self.name, machine, self._vitals, hub, self._changed, self._mutex, now)
+        return Snapshot.of(self.name, machine, self._vitals, hub, self._mutex, now)
+
+    @property
+    def policy(self) -> Policy:
+        """All settings as they were given, or follow from the environment, each with its reason:
+        ``print(pool.policy.explain())``. What was learned since is in the `snapshot`."""
+        return self._policy
+
+    def findings(self) -> dict[str, Any]:
+        """What the deaths of connections have taught, as plain data, to be saved as JSON.
+
+        Another pool on the same path, in the next process, begins with it: ``learn=findings``.
+        """
+        with self._mutex:
+            return self._findings()
+
+    def _findings(self) -> dict[str, Any]:
+        return {**self._machine.learner.save(monotonic()), "saved_at": time()}

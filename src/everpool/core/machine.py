@@ -139,6 +139,7 @@ class Machine(Upkeep):
         if self.closed or slot.state is not LENT:
             self.discard(slot, now)
         else:
+            slot.since = slot.heard_at  # it was not used: its rest goes on
             self._ping(slot, now)
         self.acquire(waiter, now, limited=False)
 
@@ -241,14 +242,9 @@ class Machine(Upkeep):
 
     def change(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
-        old, self.policy = self.policy, policy
+        self.follow(policy, now)
         self.most = policy.most
         self.connector.most = self._most_at_once()
-        for slot in self.slots:
-            if policy.keepalive != old.keepalive:
-                slot.keepalive = self._keepalive()
-            if policy.max_lifetime != old.max_lifetime:
-                slot.expires_at = min(slot.expires_at, now + self._lifetime())
         if self._excess() > 0:
             self.generation += 1  # shuts the door for returns: they are counted
         self._retire_at = self._ping_at = self._leak_at = now

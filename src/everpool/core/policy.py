@@ -168,7 +168,7 @@ class Policy:
             keepalive 140 s: 0.4 × the 350 s idle cut of aws-nlb
         """
         lines = [
-            f"{name} {_text(name, getattr(self, name))}: {self.reason(name).why}"
+            f"{name} {shown(name, getattr(self, name))}: {self.reason(name).why}"
             for name in SETTINGS
             if name != "pooled"
         ]
@@ -231,7 +231,8 @@ def _check_number(name: str, value: Any, least: float, inclusive: bool, whole: b
         raise ValueError(f"{name} must be {bound} {least:g}, not {value!r}")
 
 
-def _text(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """A setting's value as people read it."""
     if isinstance(value, bool) or not isinstance(value, Number):
         return str(value)
     if _LEAST[name][2]:
@@ -253,6 +254,8 @@ def build(*, pooled: bool = True, environment: Sequence[Environment] = (), **giv
     given = {k: v for k, v in given.items() if v is not DEFAULTS[k]}
     if given.get("max_size", 0) is None:
         del given["max_size"]
+    if not pooled and given.get("min_size") == 0:
+        del given["min_size"]  # the only one there is
     derived: dict[str, Setting] = follow(environment, DEFAULTS)
     if not pooled:
         derived.pop("min_size", None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from .environment import LOST, PACKETS, UNHEARD, Environment
+from .environment import BYTES, KEPT, LOST, PACKETS, UNHEARD, Environment
 
 # Two pings fit into an idle cut with time to spare, so one may be lost or late.
 KEEPALIVE_SHARE = 0.4
@@ -70,7 +70,7 @@ def follow(path: Sequence[Environment], usual: Mapping[str, Any]) -> dict[str, S
     if oldest:
         found["max_lifetime"] = _lifetime(oldest, usual["max_lifetime"])
     found["verify_after"] = _verify_after(path, usual["verify_after"])
-    found.update(_tcp(path, idle, usual))
+    found.update(_tcp(path, usual))
     return found
 
 
@@ -124,7 +124,7 @@ def contradictions(
 
 def seconds(value: float) -> str:
     """``140.0`` as ``"140 s"``."""
-    return f"{value:g} s"
+    return f"{value:.10g} s"
 
 
 def _let_sleep(sleeper: Environment, idle: Environment | None) -> dict[str, Setting]:
@@ -165,7 +165,7 @@ def _keepalive(path: Sequence[Environment], idle: Environment | None, usual: flo
             f"the default, because the idle cut of {unknown[0]} is not known; the"
             f" {seconds(_cut(idle))} of {idle.name} would allow {seconds(share)}",
         )
-    if share > KEEPALIVE_MOST:
+    if KEEPALIVE_SHARE * _cut(idle) > share:
         return Setting(
             KEEPALIVE_MOST,
             f"the longest, so that news of the database is never old; the shortest idle cut is"
@@ -188,20 +188,26 @@ def _lifetime(oldest: Environment, usual: float) -> Setting:
 
 
 def _verify_after(path: Sequence[Environment], usual: float) -> Setting:
-    for environment in path:
+    ending = [e for e in path if not _ends_nothing(e)]
+    for environment in ending:
         if environment.kill is None:
             return Setting(usual, f"the default; how {environment.name} ends them is not known")
         if environment.kill in UNHEARD or environment.failover == LOST:
             return Setting(usual, f"the default: {environment.name} ends connections in silence")
+    if not ending:
+        return Setting(usual, f"the default; {path[0].name} ends no connection by itself")
     return Setting(
         max(usual, VERIFY_AFTER_HEARD),
-        f"{' and '.join(e.name for e in path)} can be heard ending a connection",
+        f"{' and '.join(e.name for e in ending)} can be heard ending a connection",
     )
 
 
-def _tcp(
-    path: Sequence[Environment], idle: Environment | None, usual: Mapping[str, Any]
-) -> dict[str, Setting]:
+def _ends_nothing(environment: Environment) -> bool:
+    times = environment.idle_cut, environment.max_age
+    return environment.kill is None and environment.failover in (None, KEPT) and times == (inf, inf)
+
+
+def _tcp(path: Sequence[Environment], usual: Mapping[str, Any]) -> dict[str, Setting]:
     found = {}
     lost = [e.name for e in path if e.failover == LOST]
     if lost:
@@ -209,6 +215,8 @@ def _tcp(
         found["keepalives_idle"] = Setting(LOST_KEEPALIVES_IDLE, why)
         found["keepalives_interval"] = Setting(LOST_KEEPALIVES_INTERVAL, why)
         found["tcp_user_timeout"] = Setting(LOST_USER_TIMEOUT, why)
+    # Where bytes are counted, a TCP keepalive holds nothing off.
+    idle = _least([e for e in path if e.activity != BYTES], lambda e: e.idle_cut)
     if idle:
         share = TCP_KEEPALIVE_SHARE * _cut(idle)
         if share < found.get("keepalives_idle", Setting(usual["keepalives_idle"], "")).value:

@@ -131,6 +131,8 @@ class Slot:
         "cause",
         "checked_at",
         "conn",
+        "died_at",
+        "experiment",
         "expires_at",
         "generation",
         "given_up_at",
@@ -156,6 +158,8 @@ class Slot:
         self.began_at = now  # when the decision to open it fell: what it was configured by
         self.opened_at = now
         self.expires_at = 0.0
+        self.died_at = 0.0  # when its death was seen
+        self.experiment = ""  # what it tries out, "idle" or "age": see `learning`
         self.heard_at = now  # when the server was last heard on it, as far as we know
         self.checked_at = now  # when it was last peeked at
         self.keepalive = 0.0  # its own jittered interval

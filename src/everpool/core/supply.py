@@ -11,24 +11,15 @@ from bisect import insort
 from collections.abc import Callable
 from math import inf
 
-from .books import Books
 from .connector import YOUNG
 from .effects import Close, Ping, ReconnectFailed, Wake
 from .events import Cut, Opened, OpenFailed, Pinged, Recovered, Retired
+from .learning import Learning
 from .policy import Policy
 from .queue import Refusal, Waiter
 from .slot import Event, Slot, State
 from .table import ESTABLISHED, IDLE, LENT, PRESENT, rested_since
 from .verdict import Cause, Trouble
-
-# Lifetimes end up to a twentieth early, as psycopg_pool's do, keepalives up to a quarter: enough
-# to spread the work of a pool that was filled at one moment.
-LIFETIME_JITTER = 0.05
-KEEPALIVE_JITTER = 0.25
-
-# Successive multiples of the golden ratio, modulo one, fall into the largest gap left by those
-# before them: lifetimes of connections opened together end evenly spread, none near another.
-GOLDEN = 0.6180339887498949
 
 # Why a slot was given up without a word.
 SILENCE = "silence"
@@ -37,13 +28,11 @@ SILENCE = "silence"
 LEAST_RECONNECT_TIMEOUT = 0.05
 
 
-class Supply(Books):
+class Supply(Learning):
     __slots__ = (
         "_answered",
         "_answered_at",
         "_failed_until",
-        "_phase",
-        "_random",
         "_renewing",
         "drained_at",
         "generation",
@@ -53,8 +42,6 @@ class Supply(Books):
         super().__init__(policy, now, random)
         self.generation = 0  # raised with each suspicion that concerns all
         self.drained_at = -inf
-        self._random = random
-        self._phase = random()
         # The proof of silence: the latest sending that was answered, and when it was.
         self._answered = self._answered_at = -inf
         self._renewing = False  # whether any slot may be waiting for its replacement
@@ -105,6 +92,7 @@ class Supply(Books):
         retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
         self._tell(OpenFailed(now, slot.number, trouble, text, retry_in, now - slot.since))
+        self._learn_of_outage(now)
         if fine_before and trouble is Trouble.GONE:
             self.suspect_all(now)
         self._refill(now)
@@ -117,12 +105,14 @@ class Supply(Books):
         if cause is None:
             self.retired[slot.why] += 1
             self._tell(Retired(now, slot.number, slot.why, age))
+            self._learn_of_end(slot, now)
         else:
             self.cuts[cause.kind] += 1
             self.cuts_lent += lent
             self.recent_cuts.append((now, lent))
             silent = now - max(slot.heard_at, slot.since)
             self._tell(Cut(now, slot.number, cause, silent, age, lent))
+            self._learn_of_death(slot, cause, lent, now)
             if cause.concerns_all:
                 self.suspect_all(now)
         self._refill(now)
@@ -181,7 +171,7 @@ class Supply(Books):
         """A sound connection, IDLE but not yet in ``idle``: hand it over, let it rest or go."""
         if self.closed:
             self._retire(slot, now, "pool closed")
-        elif now >= slot.expires_at:
+        elif now >= slot.expires_at and (self._demand() or now >= self._ends_at(slot)):
             self._retire(slot, now, "max_lifetime")
         elif slot.began_at <= self.drained_at:
             self._retire(slot, now, "drained")
@@ -236,6 +226,7 @@ class Supply(Books):
 
     def _died(self, slot: Slot, now: float) -> None:
         self._fire(slot, Event.DIED)
+        slot.died_at = now
         self.connector.wounded()
         if now - slot.opened_at < YOUNG:
             self.connector.died_young(now)
@@ -254,6 +245,7 @@ class Supply(Books):
         late = slot.state is State.SUSPECT
         self._fire(slot, Event.PONG)
         self.roundtrip.sample(now - slot.sent_at)
+        self._learn_of_life(slot, now)
         slot.heard_at = slot.checked_at = self.heard_at = now
         self._tell(Pinged(now, slot.number, now - slot.sent_at, late))
         slot.generation = self.generation
@@ -281,6 +273,7 @@ class Supply(Books):
         if sent_at <= self._answered:
             return
         self._answered, self._answered_at = sent_at, now
+        self._learn_of_proof(sent_at, now)
         if self.tally[State.SUSPECT]:
             for slot in self.slots:
                 if slot.state is State.SUSPECT:
@@ -301,6 +294,7 @@ class Supply(Books):
             slot.why = SILENCE
             self.hung_up(slot, now)
         else:
+            self._learn_of_doubt(slot, now)
             self._retire(slot, now, "silent, place needed")
 
     # -- refusing -----------------------------------------------------------------------------
@@ -384,12 +378,3 @@ class Supply(Books):
             s.state is State.TESTING and s.generation != self.generation for s in self.slots
         )
         return self._present() - doubted
-
-    # -- spreading ----------------------------------------------------------------------------
-
-    def _lifetime(self) -> float:
-        self._phase = (self._phase + GOLDEN) % 1.0
-        return self.policy.max_lifetime * (1.0 - LIFETIME_JITTER * self._phase)
-
-    def _keepalive(self) -> float:
-        return self.policy.keepalive * (1.0 - KEEPALIVE_JITTER * self._random())

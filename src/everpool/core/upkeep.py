@@ -48,6 +48,10 @@ class Upkeep(Supply):
         self.saturated = False  # the first in the queue waits for long, every connection in use
         self._measured = (now, 0)  # when and at how many returns ``rate`` was measured last
 
+    def hasten(self, now: float) -> None:
+        self._retire_at = self._ping_at = now
+        self._wake_at(now)
+
     def tick(self, now: float) -> None:
         """Do what has become due, and set ``next_wake``."""
         self.next_wake = now + LONGEST_SLEEP
@@ -72,6 +76,11 @@ class Upkeep(Supply):
             self._keep_alive(now)
         if now >= self._leak_at:
             self._find_leaks(now)
+        if now >= self._adopt_at:
+            self._adopt(now)
+        self._wake_at(self._adopt_at)
+        if now >= self._experiment_at:
+            self._experiment(now)
         self._watch_queue(now)
         self._forgive(now)
         self._wake_at(self._retire_at)
@@ -171,18 +180,19 @@ class Upkeep(Supply):
 
     def _retire_old(self, now: float) -> None:
         policy = self.policy
-        lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * policy.max_lifetime)
+        lead = min(RENEWAL_LEAD, RENEWAL_LEAD_SHARE * self.lifetime)
         self._renewed(now)
         spare = self._spare()
         excess = self._excess()
         for slot in list(self.idle):
-            if now >= slot.expires_at:
+            expires_at = self._ends_at(slot)
+            if now >= expires_at:
                 why = "max_lifetime"
             elif excess > 0:
                 why = "resized"
             elif spare > 0 and now >= slot.since + policy.max_idle:
                 why = "max_idle"
-            elif now >= slot.expires_at - lead and not slot.renewing:
+            elif now >= expires_at - lead and not slot.renewing:
                 if self.counted < self.most:
                     if spare <= 0:
                         slot.renewing = self._renewing = True
@@ -201,7 +211,7 @@ class Upkeep(Supply):
         # Connections now lent come back unseen: look again before one can be overdue by much.
         due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
         if self.idle:
-            end = min(slot.expires_at for slot in self.idle)
+            end = min(self._ends_at(slot) for slot in self.idle)
             due = min(due, end, max(now + lead / 8, end - lead))
             if spare > 0:
                 due = min(due, self.idle[0].since + policy.max_idle)
@@ -214,7 +224,7 @@ class Upkeep(Supply):
         return self._present() - renewing - self.policy.min_size
 
     def _keep_alive(self, now: float) -> None:
-        interval = self.policy.keepalive
+        interval = self.keepalive
         soon = now + min(COALESCE, interval / 16)
         due: list[tuple[float, int, Slot]] = []
         again = now + interval / 8  # those now lent come back unseen
@@ -279,10 +289,9 @@ class Upkeep(Supply):
         self._leak_at = now + min(LONGEST_SLEEP, limit)  # loans begin unseen
         for slot in self.slots:
             if slot.state is State.LENT and slot.leaked != slot.since:
-                held = now - slot.since
-                if held >= limit:
+                if now >= slot.since + limit:
                     slot.leaked = slot.since
                     self.leaks["held"] += 1
-                    self._tell(Leaked(now, slot.number, held, False))
+                    self._tell(Leaked(now, slot.number, now - slot.since, False))
                 else:
                     self._leak_at = min(self._leak_at, slot.since + limit)

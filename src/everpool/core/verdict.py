@@ -120,6 +120,12 @@ class Cause:
         return f"{self.style} {self.sqlstate if self.sqlstate in _KNOWN else 'of another kind'}"
 
     @property
+    def says_idle(self) -> bool:
+        """Whether the server or a pooler said that the connection was cut for being idle."""
+        low = self.text.lower()
+        return self.sqlstate == "57P05" or ("idle" in low and "transaction" not in low)
+
+    @property
     def concerns_all(self) -> bool:
         """Whether this death is news about the other connections too."""
         return self.style == "demoted" or self.sqlstate in _CONCERNS_ALL

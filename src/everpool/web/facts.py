@@ -110,6 +110,7 @@ def setting_facts(settings: Iterable[SettingView]) -> list[Json]:
             "value": _text(setting.value),
             "unit": "s" if setting.name in _TIMES and isfinite(setting.value) else "",
             "origin": setting.origin,
+            "why": setting.why,
         }
         for setting in settings
     ]

@@ -10,13 +10,15 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from everpool import AsyncConnectionPool
-from everpool.conninfo import TCP_SETTINGS, prepare
+from everpool.conninfo import prepare, tcp_settings
 from everpool.core.policy import Policy
 from everpool.lab import PostgresServer
 from tests.aio.defences.measure import is_whole
 from tests.support.aio import eventually
 
 pytestmark = pytest.mark.anyio
+
+TCP_SETTINGS = {name: str(value) for name, value in tcp_settings(Policy()).items()}
 
 SECONDS = [
     "timeout",

@@ -13,11 +13,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from everpool import ConnectionPool
-from everpool.conninfo import TCP_SETTINGS, prepare
+from everpool.conninfo import prepare, tcp_settings
 from everpool.core.policy import Policy
 from everpool.lab import PostgresServer
 from tests.support.threads import eventually
 from tests.sync.defences.measure import is_whole
+
+TCP_SETTINGS = {name: str(value) for name, value in tcp_settings(Policy()).items()}
 
 SECONDS = [
     "timeout",

@@ -1,0 +1,367 @@
+"""What the deaths of connections teach about the path: its idle cut and its maximum age.
+
+Each death of a connection says "somewhere up to here there is a limit", each one that outlived
+the same says "not here". Three things make a limit of deaths:
+
+* **Enough of them, and independent.** A reset that a ping finds may be as old as the connection's
+  last sign of life, so one restart can kill many connections that are found dead one by one. How
+  many events there must have been is the least number of moments that hit every such interval
+  ("last heard" to "found dead"). Three are needed; one, if the server said itself what it was.
+* **Alike.** What dies at one moment after silences (or at ages) that differ much did not die of
+  them. A restart, a failover. Nor does what was busy die of idleness.
+* **Not outlived.** A connection that answers after a longer silence speaks against a limit below.
+  Each death stands until it has been outlived often; the last that are enough, together, as long
+  as most of those that went so far died.
+
+A death that is followed by refused connections belongs to an outage, and is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from typing import Any
+
+# Events needed before a limit is believed: two may be chance, and each costs connections.
+ENOUGH = 3
+
+# Deaths so near each other are one event: a mass death is seen within milliseconds, and told late
+# by a busy machine.
+TOGETHER = 1.0
+
+# How far apart the silences of deaths by one idle cut may be: pings are jittered by a quarter, and
+# only bound a silent cut from above. A maximum age is a timer of somebody's, swept now and then.
+IDLE_WINDOW = 1.5
+AGE_WINDOW = 1.1
+
+# A death that has been outlived so often speaks no more. By silences: in a pool of four, two
+# rounds of pings, for where only some of the paths are cut. By ages: nobody outlives a maximum age.
+# An experiment made for the purpose counts as several, since only few are made.
+MOST_OUTLIVED_SILENCES = 8
+MOST_OUTLIVED_AGES = 2
+EXPERIMENT = 4
+
+# Connections remembered that lived long: many times what refutes a limit.
+MOST_LIVES = 256
+
+# Events remembered for each limit, and for how long: a week sees every cycle of a business.
+MOST_EVENTS = 32
+FORGOTTEN_AFTER = 7 * 86400.0
+
+# Failed attempts to connect so soon after deaths make an outage of them.
+OUTAGE = 10.0
+
+# Below this nothing is learned: cuts so early are faults, not limits. The shortest idle cut in use
+# is a minute, the shortest age ten; a pool that follows shorter ones would only reconnect.
+LEAST_IDLE = 1.0
+LEAST_AGE = 5.0
+
+# A connection says something of age only if it was heard in the second half of its life.
+LIVELY = 0.5
+
+
+@dataclass(slots=True)
+class Event:
+    """Deaths at one moment. Times are seconds on the core's clock.
+
+    :ivar alive_at: when the last of them was still known to be alive.
+    :ivar found_at: when the first was found dead.
+    :ivar seen_at: when it was last confirmed.
+    :ivar least, most: the shortest and longest silence, or age, that they were known to reach.
+    :ivar bound: the silence, or age, by which all of them were dead.
+    :ivar age: the age of the youngest of them.
+    :ivar style: how they ended, as in `Cause.kind`.
+    :ivar deaths: how many.
+    :ivar outlived: how often a connection has outlived the least since.
+    :ivar declared: the server said itself that this was the reason.
+    :ivar counts: one of them may have died of this; otherwise they are only remembered as long as
+        others may turn out to have died with them.
+    :ivar void: something else ended them.
+    """
+
+    alive_at: float
+    found_at: float
+    seen_at: float
+    least: float
+    most: float
+    bound: float
+    age: float
+    style: str
+    deaths: int = 1
+    outlived: int = 0
+    declared: bool = False
+    counts: bool = True
+    void: bool = False
+
+    @property
+    def sound(self) -> bool:
+        return self.counts and not self.void
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """A limit that is believed in, and the evidence.
+
+    :param value: seconds: the least silence, or age, of the deaths it stands on.
+    :param style: how connections end, as in `Cause.kind`.
+    :param deaths: how many connections have died of it.
+    :param events: at how many independent moments, at least.
+    :param outlived: how often a connection lived on beyond it since.
+    :param since, last_at: when the first of them was found, and the last was or was confirmed.
+    """
+
+    value: float
+    style: str
+    deaths: int
+    events: int
+    outlived: int
+    since: float
+    last_at: float
+
+
+class Limit:
+    """Evidence for one limit."""
+
+    __slots__ = ("_lives", "_most_outlived", "_window", "events", "shortest")
+
+    def __init__(self, window: float, most_outlived: int) -> None:
+        self._window = window
+        self._most_outlived = most_outlived
+        self.events: list[Event] = []  # in the order they were found
+        self.shortest = float("inf")  # what must be outlived to speak against any to come
+        # Those who lived so long: when, how long, and how much that counts.
+        self._lives: deque[tuple[float, float, int]] = deque(maxlen=MOST_LIVES)
+
+    def died(self, event: Event) -> None:
+        """Note a death."""
+        last = self.events[-1] if self.events else None
+        if last is not None and event.found_at - last.found_at <= TOGETHER:
+            last.deaths += event.deaths
+            last.alive_at = max(last.alive_at, min(event.alive_at, last.found_at))
+            last.least, last.most = min(last.least, event.least), max(last.most, event.most)
+            last.bound, last.age = max(last.bound, event.bound), min(last.age, event.age)
+            last.declared |= event.declared
+            last.counts |= event.counts
+            last.void |= event.void or last.most > self._window * last.least
+        else:
+            if last is not None and (last.void or not last.counts):
+                self.events.pop()  # its moment is over
+            self.events.append(event)
+            del self.events[:-MOST_EVENTS]
+        self._count()
+
+    def lived(self, length: float, now: float, weight: int = 1) -> bool:
+        """A connection lived so long; whether that refutes anything."""
+        if length < self.shortest:
+            return False
+        self._lives.append((now, length, weight))
+        refuted = False
+        for event in self.events:
+            if event.bound <= length:
+                event.outlived += weight
+                refuted |= event.outlived > self._most_outlived
+        if refuted:
+            self.events = [e for e in self.events if e.outlived <= self._most_outlived]
+            self._count()
+        return refuted
+
+    def confirmed(self, length: float, now: float) -> bool:
+        """An experiment ended in death after so long; whether that confirms anything."""
+        confirmed = [event for event in self.events if event.bound <= length]
+        if confirmed:
+            self._lives.clear()
+        for event in confirmed:
+            event.seen_at, event.outlived = now, max(0, event.outlived - EXPERIMENT)
+        return bool(confirmed)
+
+    def forget(self, now: float, *, since: float) -> None:
+        """Forget what is too old, and what was found from ``since`` on."""
+        oldest = now - FORGOTTEN_AFTER
+        self.events = [e for e in self.events if e.found_at < since and e.seen_at >= oldest]
+        self._count()
+
+    def belief(self, young: float = float("inf")) -> Belief | None:
+        """The least limit that enough deaths of connections younger than ``young`` agree on."""
+        sound = [event for event in self.events if event.sound and event.age < young]
+        sound.sort(key=lambda event: event.least)
+        for index, first in enumerate(sound):
+            group = [e for e in sound[index:] if e.least <= self._window * first.least]
+            latest = _latest(group)
+            if not latest:
+                continue
+            outlived = self._outlived(latest)
+            # Of those that went so far, half at least must have died.
+            if outlived <= min(self._most_outlived, sum(event.deaths for event in latest)):
+                return Belief(
+                    value=min(event.least for event in latest),
+                    style=max(group, key=lambda e: e.deaths).style,
+                    deaths=sum(event.deaths for event in group),
+                    events=_independent(group),
+                    outlived=outlived,
+                    since=min(event.found_at for event in group),
+                    last_at=max(event.seen_at for event in group),
+                )
+        return None
+
+    def _outlived(self, events: Sequence[Event]) -> int:
+        """How often the least of these was outlived since the first of them."""
+        since = min(event.found_at for event in events)
+        bound = min(event.bound for event in events)
+        return sum(weight for at, length, weight in self._lives if at > since and length >= bound)
+
+    def _count(self) -> None:
+        least = min((e.bound for e in self.events), default=float("inf"))
+        self.shortest = least / self._window
+
+
+class Learner:
+    """What is known of a path's limits, from the connections that died and those that lived."""
+
+    __slots__ = ("age", "idle")
+
+    def __init__(self) -> None:
+        self.idle = Limit(IDLE_WINDOW, MOST_OUTLIVED_SILENCES)
+        self.age = Limit(AGE_WINDOW, MOST_OUTLIVED_AGES)
+
+    def beliefs(self) -> tuple[Belief | None, Belief | None]:
+        """The idle cut and the maximum age, as far as they are believed in."""
+        age = self.age.belief()
+        # What was old enough to die of its age says nothing of its silence.
+        return self.idle.belief(age.value / AGE_WINDOW if age else float("inf")), age
+
+    def died(
+        self,
+        *,
+        heard_at: float,
+        found_at: float,
+        silence: float,
+        age: float,
+        exact: bool,
+        lent: bool,
+        style: str,
+        declared: bool,
+    ) -> None:
+        """Note the death of a connection.
+
+        :param heard_at: when it was last heard.
+        :param found_at: when it was found dead.
+        :param silence, age: how long it had been silent and how old it was, at most.
+        :param exact: it was seen to die, not found dead.
+        :param lent: somebody held it.
+        :param declared: the server said that it was cut for being idle.
+        """
+        alive_at = found_at if exact else heard_at
+        # Of one found dead by a ping only the last sign of life is sure.
+        lived = age if exact else age - (found_at - heard_at)
+        if exact and not lent:
+            self.idle.lived(silence / IDLE_WINDOW, found_at)
+        self.age.lived(lived / AGE_WINDOW, found_at)
+        idle = not lent and silence >= LEAST_IDLE
+        believed, _ = self.beliefs()
+        lively = lived >= LEAST_AGE and (lent or silence <= LIVELY * age) and not declared
+        if idle and believed is not None and silence >= believed.value:
+            lively = False  # explained already
+
+        def event(least: float, bound: float, **more: bool) -> Event:
+            return Event(alive_at, found_at, found_at, least, least, bound, age, style, **more)
+
+        self.idle.died(event(silence, silence, declared=declared, void=not idle))
+        self.age.died(event(lived, age, counts=lively))
+
+    def outage(self, now: float) -> None:
+        """Connecting fails: what died just now died of that."""
+        for limit in (self.idle, self.age):
+            limit.forget(now, since=now - OUTAGE)
+
+    def forget(self, now: float) -> None:
+        """Forget what is too old."""
+        for limit in (self.idle, self.age):
+            limit.forget(now, since=float("inf"))
+
+    def save(self, now: float) -> dict[str, Any]:
+        """All evidence as plain data, with times as seconds ago; see `load`."""
+        return {
+            "version": 1,
+            "idle": [_saved(event, now) for event in self.idle.events if event.sound],
+            "age": [_saved(event, now) for event in self.age.events if event.sound],
+        }
+
+    def load(self, saved: Mapping[str, Any], now: float, elapsed: float = 0.0) -> None:
+        """Take over what `save` gave, so many seconds ago, perhaps in another process.
+
+        :raises ValueError: it is nothing that ``save`` gave.
+        """
+        try:
+            if saved["version"] != 1:
+                raise ValueError(f"version {saved['version']!r} is not known here")
+            for limit, events in ((self.idle, saved["idle"]), (self.age, saved["age"])):
+                limit.events = [_loaded(event, now - elapsed) for event in events][-MOST_EVENTS:]
+                limit.forget(now, since=float("inf"))
+        except (KeyError, TypeError, ValueError) as ex:
+            raise ValueError(
+                "learn must be True, False or what findings() of a pool returned:"
+                f" {type(ex).__name__}: {ex}"
+            ) from None
+
+
+def checked(saved: Any) -> Mapping[str, Any]:
+    """Saved findings, known to be such.
+
+    :raises ValueError: they are not.
+    """
+    try:
+        saved_at = saved["saved_at"]
+        if isinstance(saved_at, bool) or not isinstance(saved_at, int | float):
+            raise TypeError(f"saved_at is {saved_at!r}")
+    except (KeyError, TypeError) as ex:
+        raise ValueError(
+            "learn must be True, False or what findings() of a pool returned:"
+            f" {type(ex).__name__}: {ex}"
+        ) from None
+    Learner().load(saved, 0.0)
+    return dict(saved)
+
+
+def _latest(events: Sequence[Event]) -> list[Event]:
+    """The last ones that are enough; none if all together are not."""
+    latest: list[Event] = []
+    for event in sorted(events, key=lambda e: e.found_at, reverse=True):
+        latest.append(event)
+        if event.declared or _independent(latest) >= ENOUGH:
+            return latest
+    return []
+
+
+def _independent(events: Iterable[Event]) -> int:
+    """The least number of moments at which something must have happened to explain these."""
+    count, moment = 0, -float("inf")
+    for event in sorted(events, key=lambda e: e.found_at):
+        if event.alive_at >= moment:
+            count, moment = count + 1, event.found_at
+    return count
+
+
+_TIMES = ("alive_at", "found_at", "seen_at")
+_KINDS = {
+    field.name: {"float": (int, float), "int": int, "str": str, "bool": bool}[str(field.type)]
+    for field in fields(Event)
+    if field.name not in ("counts", "void")
+}
+
+
+def _saved(event: Event, now: float) -> dict[str, Any]:
+    plain = asdict(event)
+    del plain["counts"], plain["void"]
+    return plain | {name: now - plain[name] for name in _TIMES}
+
+
+def _loaded(saved: Mapping[str, Any], now: float) -> Event:
+    values = dict(saved)
+    for name, value in values.items():
+        kind: Any = _KINDS[name]
+        if not isinstance(value, kind) or (isinstance(value, float) and not isfinite(value)):
+            raise TypeError(f"{name} is {value!r}")
+    values["style"] = values["style"][:40]
+    return Event(**values | {name: now - values[name] for name in _TIMES})

@@ -1,0 +1,228 @@
+"""A pool behind a cut that nobody told it of, on real sockets; time is compressed ten times."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from math import inf
+from time import monotonic, time
+from typing import Any
+
+import pytest
+
+import everpool
+from everpool import AsyncConnectionPool, AsyncNullConnectionPool, Environment, SettingWarning
+from everpool.events import Learned
+from everpool.lab import FaultProxy, PostgresServer
+from tests.aio.defences.measure import request
+from tests.support.aio import eventually, gather, sleep, spawn
+from tests.support.database import Database
+
+pytestmark = pytest.mark.anyio
+
+# A tenth of twenty seconds, and a path that gives the pool a tenth of its default keepalive
+# without anybody's having given one.
+CUT = 2.0
+USUAL = Environment(idle_cut=4.5 / 0.4, kill="fin", max_age=inf, name="a wrong guess")
+SIZE = 4
+GENERATIONS = 3
+
+
+class Behind:
+    """A pool behind a proxy of its own that cuts what idles."""
+
+    def __init__(self, server: PostgresServer, dsn: str, style: str) -> None:
+        self.proxy = FaultProxy(server.host, server.port)
+        self.style = style
+        self._dsn = dsn
+        self.told: list[Learned] = []
+        self.waits: list[float] = []
+        self.cut_before = self.cut_after = 0
+
+    async def live(self) -> None:
+        with self.proxy:
+            self.proxy.idle_cut(CUT, self.style)
+            pool: Any = AsyncConnectionPool(
+                self.proxy.via(self._dsn),
+                min_size=SIZE,
+                environment=USUAL,
+                kwargs={"autocommit": True},
+                open=False,
+            )
+            async with pool:
+                assert pool.policy.keepalive == 4.5
+                with pool.subscribe(self.told.append, Learned):
+                    await self._visit(pool, lambda: bool(self.told), 30.0)
+                    await self._visit_for(pool, 0.5)  # what was nearly due may go before its ping
+                    self.cut_before = self._cuts()
+                    await self._visit_for(pool, 2.5 * CUT)
+                    self.cut_after = self._cuts()
+                self.snapshot = pool.snapshot()
+                self.findings = pool.findings()
+
+    def _cuts(self) -> int:
+        return len(self.proxy.stats().cuts)
+
+    async def _visit_for(self, pool: Any, seconds: float) -> None:
+        until = monotonic() + seconds
+        await self._visit(pool, lambda: monotonic() > until, 30.0)
+
+    async def _visit(self, pool: Any, done: Any, limit: float) -> None:
+        until = monotonic() + limit
+        while not done():
+            assert monotonic() < until, f"{self.style}: learned nothing"
+            _, waited = await request(pool)
+            self.waits.append(waited)
+            await sleep(0.15)
+
+
+@pytest.mark.timeout(120)
+async def test_nobody_notices_and_the_third_generation_is_the_last(
+    server: PostgresServer, database: Database
+) -> None:
+    lives = [
+        Behind(server, database.dsn, style)
+        for style in ("fin", "rst", "fatal:08P01", "rst-next", "silence")
+    ]
+    await gather(*(spawn(life.live) for life in lives), timeout=90)
+    for life in lives:
+        told = life.told[0]
+        assert told.setting == "keepalive" and not told.contradicts
+        assert told.after < CUT < told.before == 4.5, (life.style, told)
+        assert life.cut_before <= GENERATIONS * SIZE, (life.style, life.cut_before)
+        assert life.cut_after == life.cut_before, (life.style, told)
+        # A ping that is lost in silence costs a quarter of a second.
+        assert max(life.waits) < 1.0, (life.style, sorted(life.waits)[-3:])
+        (lesson,) = life.snapshot.learned
+        assert lesson.fact == "idle_cut" and lesson.followed and lesson.events >= GENERATIONS
+        (setting,) = (s for s in life.snapshot.settings if s.name == "keepalive")
+        assert (setting.value, setting.origin) == (told.after, "learned")
+        assert json.loads(json.dumps(life.findings)) == life.findings
+
+
+async def test_what_was_found_is_handed_to_the_next_pool(
+    server: PostgresServer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "everpool")
+    findings = {
+        "version": 1,
+        "saved_at": 0,
+        "age": [],
+        "idle": [
+            {
+                "alive_at": ago,
+                "found_at": ago,
+                "seen_at": ago,
+                "least": 20.0,
+                "most": 20.0,
+                "bound": 20.0,
+                "age": 20.0,
+                "style": "RST",
+                "deaths": 1,
+                "outlived": 0,
+                "declared": False,
+            }
+            for ago in (300.0, 200.0, 100.0)
+        ],
+    }
+    findings["saved_at"] = time() - 3600
+    async with AsyncConnectionPool(database.dsn, learn=findings, open=False) as pool:
+        assert pool.snapshot().learned[0].last_ago == pytest.approx(3700, abs=5)
+        assert pool._machine.keepalive == 8.0
+        await eventually(lambda: "learned: keepalive from 45 s to 8 s" in caplog.text)
+        again = pool.findings()
+        assert len(again["idle"]) == 3
+    assert findings["idle"][0]["alive_at"] == 300.0  # the caller's own is left alone
+    findings["saved_at"] = 0  # half a century ago
+    async with AsyncConnectionPool(database.dsn, learn=findings, open=False) as pool:
+        assert pool._machine.keepalive == 45.0
+
+
+def test_learn_takes_what_it_can_use_only() -> None:
+    for nonsense in ({}, {"version": 1}, "yes", 3, None):
+        with pytest.raises(ValueError, match="learn must be True, False or what findings"):
+            AsyncConnectionPool("", learn=nonsense, open=False)  # type: ignore[arg-type]
+
+
+class TestEnvironment:
+    def test_a_name_gives_settings_and_their_reasons(self) -> None:
+        pool: Any = AsyncConnectionPool("", environment="aws-nlb", open=False)
+        assert pool.policy.keepalive == 140
+        assert "keepalive 140 s: 0.4 × the 350 s idle cut of aws-nlb" in pool.policy.explain()
+        (setting,) = (s for s in pool.snapshot().settings if s.name == "keepalive")
+        assert (setting.value, setting.origin) == (140, "environment")
+        assert setting.why == "0.4 × the 350 s idle cut of aws-nlb"
+
+    def test_several_and_one_s_own(self) -> None:
+        own = Environment(idle_cut=100, kill="rst")
+        pool: Any = AsyncConnectionPool("", environment=["aws-nlb", own], open=False)
+        assert pool.policy.keepalive == 40
+
+    def test_a_sleeper_gets_a_pool_that_may_be_empty(self) -> None:
+        pool: Any = AsyncConnectionPool("", environment="neon", open=False)
+        assert (pool.min_size, pool.max_size, pool.max_idle) == (0, 4, 60)
+        assert pool.get_stats()["pool_min"] == 0
+
+    def test_a_name_that_is_none(self) -> None:
+        with pytest.raises(ValueError, match="'aws-nbl': did you mean aws-nlb"):
+            AsyncConnectionPool("", environment="aws-nbl", open=False)
+        with pytest.raises(TypeError, match="an environment must be a name"):
+            AsyncConnectionPool("", environment=3, open=False)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("null", [False, True])
+    def test_a_contradiction_warns_where_the_pool_is_made(self, null: bool) -> None:
+        kind: Any = AsyncNullConnectionPool if null else AsyncConnectionPool
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            kind("", environment="fly-postgres", max_lifetime=3600.0, open=False)
+        (warning,) = caught
+        assert warning.category is SettingWarning and warning.filename == __file__
+        assert "max_lifetime=3600.0 is not below the 600 s" in str(warning.message)
+
+    def test_without_contradiction_nothing_warns(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            AsyncConnectionPool("", environment="fly-postgres", max_lifetime=300, open=False)
+            AsyncConnectionPool("", max_lifetime=20, open=False)
+
+    async def test_tcp_settings_follow(self, dsn: str) -> None:
+        pool: Any = AsyncConnectionPool(dsn, min_size=1, environment="aws-aurora", open=False)
+        async with pool, pool.connection() as conn:
+            found = conn.info.get_parameters()
+            assert found["keepalives_idle"] == "10"
+            assert found["keepalives_interval"] == "5"
+            assert found["tcp_user_timeout"] == "20000"
+
+
+class TestHints:
+    """A host's name that gives an environment away: nothing is reached there, the log says so."""
+
+    async def told(self, caplog: pytest.LogCaptureFixture, **settings: Any) -> list[str]:
+        caplog.set_level(logging.INFO, "everpool")
+        pool: Any = AsyncConnectionPool(
+            "host=ep-cool-1.eu-central-1.aws.neon.tech hostaddr=127.0.0.1 port=1 user=joe",
+            min_size=1,
+            open=False,
+            name="hinted",
+            **settings,
+        )
+        async with pool:
+            await eventually(lambda: pool.get_stats().get("connections_errors", 0) > 1)
+        return [r.getMessage() for r in caplog.records if "looks like" in r.getMessage()]
+
+    async def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        (line,) = await self.told(caplog)
+        assert line.startswith("pool 'hinted': the host's name looks like Neon.")
+        assert "environment='neon'" in line and "keepalive never" in line and "awake" in line
+        assert "ep-cool-1" not in line
+
+    async def test_not_to_whom_has_told_the_environment(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not await self.told(caplog, environment="aws-nlb")
+
+
+def test_all_names_are_public() -> None:
+    assert everpool.Environment is Environment
+    assert {"Environment", "Lesson", "SettingWarning"} <= set(everpool.__all__)
