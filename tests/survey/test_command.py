@@ -14,16 +14,14 @@ import pytest
 
 from everpool.lab import FaultProxy, PostgresServer
 
-_ROOT = Path(__file__).resolve().parents[2]
 _MAIN = "from everpool.cli import main; main()"
-_STANDIN = f"from tests.survey.standin import install; install(); {_MAIN}"
 
 SECRET = "geheim4711"
 
 Run = tuple[int, str, str]  # status, standard output, standard error
 
 
-def start(*words: str, code: str = _STANDIN, **extra: str) -> subprocess.Popen[str]:
+def start(*words: str, code: str = _MAIN, **extra: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", **extra}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code, "survey", *words],
@@ -32,7 +30,6 @@ def start(*words: str, code: str = _STANDIN, **extra: str) -> subprocess.Popen[s
         text=True,
         encoding="utf-8",
         env=environment,
-        cwd=_ROOT,
     )
 
 
@@ -42,7 +39,7 @@ def finish(process: subprocess.Popen[str]) -> Run:
     return process.returncode, out, err
 
 
-def run(*words: str, code: str = _STANDIN, **extra: str) -> Run:
+def run(*words: str, code: str = _MAIN, **extra: str) -> Run:
     return finish(start(*words, code=code, **extra))
 
 

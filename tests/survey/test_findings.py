@@ -9,7 +9,7 @@ from pathlib import Path as File
 
 import pytest
 
-from everpool.core.environment import Environment
+from everpool import ConnectionPool, Environment
 from everpool.survey import state
 from everpool.survey.facts import Facts
 from everpool.survey.findings import find, fits, python
@@ -58,6 +58,32 @@ def test_two_things_on_the_path_stay_two() -> None:
     )
     assert found.policy.max_lifetime == 810
     assert found.policy.keepalive == 120
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        Path(),
+        Path(350, style="rst-next", activity="packets"),
+        Path(300, 900, style="silence", age_style="fatal"),
+        Path(age=400.5, style="fin"),
+    ],
+)
+def test_the_line_of_python_makes_a_pool_with_those_settings(path: Path) -> None:
+    found = find(observed(path), LIMITS)
+    names = {"ConnectionPool": ConnectionPool, "Environment": Environment}
+    pool = eval(python(found.environments), names, {"conninfo": ""})
+    assert isinstance(pool, ConnectionPool)
+    settings = {setting.name: setting.value for setting in pool.snapshot().settings}
+    for name in found.policy.reasons:
+        assert settings[name] == getattr(found.policy, name)
+    assert bool(found.policy.reasons) == bool(found.environments)
+
+
+def test_the_nearest_entries_and_those_that_fit() -> None:
+    found = find(observed(Path(350, style="rst-next", activity="packets")), LIMITS)
+    entries = state.nearest(found)
+    assert "aws-nlb" in [e.name for e in entries if fits(found, e.facts)]
 
 
 def test_nothing_found_is_said_with_how_far_was_looked() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from ..environments import Entry
 from . import words
 from .findings import Findings, fits, python
 from .observation import BUSY, KINDS, Observation
@@ -72,7 +73,7 @@ class Screen:
             self._next_line = progress.now + LINE_EVERY
 
 
-def ending(console: Console, found: Findings, result: Result, nearest: Sequence[Any]) -> None:
+def ending(console: Console, found: Findings, result: Result, nearest: Sequence[Entry]) -> None:
     """Print what was found, and what follows."""
 
     def say(title: str, lines: Sequence[str]) -> None:

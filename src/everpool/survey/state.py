@@ -10,13 +10,15 @@ import os
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.environment import Environment
 from .facts import Facts
 from .findings import Findings, find, fits, python
 from .observation import Limits, Observation
 from .run import Result
+
+if TYPE_CHECKING:
+    from ..environments import Entry
 
 FORMAT = "everpool survey"
 VERSION = 1
@@ -29,14 +31,12 @@ class Unreadable(Exception):
     """The file is none of a survey's; the text says why."""
 
 
-def nearest(findings: Findings, most: int = 3) -> list[Any]:
+def nearest(findings: Findings, most: int = 3) -> list[Entry]:
     """The entries of the catalogue that the path looks like, the best first."""
-    from ..environments import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
-        nearest as nearest_entries,
-    )
+    from ..environments import nearest as nearest_entries
 
-    measured: Environment | None = findings.measured
-    return [] if measured is None else list(nearest_entries(measured, most))
+    measured = findings.measured
+    return [] if measured is None else nearest_entries(measured, most)
 
 
 def as_json(result: Result) -> dict[str, Any]:

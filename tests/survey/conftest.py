@@ -1,5 +1,0 @@
-from __future__ import annotations
-
-from .standin import install
-
-install()
