@@ -122,6 +122,37 @@ def test_interrupted_it_tells_what_it_knows_and_is_gone_on_with(
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_stopped_while_it_connects_it_keeps_what_was_known(
+    dsn: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "survey.json"
+    assert run(dsn, "--max-idle", "0.4", "--save", str(file))[0] == 0
+    before = json.loads(file.read_text())
+    proxy.hang()
+    process = start(dsn, "--resume", str(file))
+    proxy.wait(lambda stats: stats.connecting == 1)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (130, "")
+    after = json.loads(file.read_text())
+    assert after["observations"] == before["observations"]
+    assert after["facts"] == before["facts"]
+
+
+def test_a_server_that_goes_away_is_not_named_in_the_file(
+    dsn: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "survey.json"
+    process = start(dsn, "--max-idle", "20", "--save", str(file))
+    proxy.wait(lambda stats: stats.open >= 8)
+    proxy.refuse()
+    proxy.cut("fin")
+    status, out, _ = finish(process)
+    assert status == 1
+    assert "It ended early: no more connections could be opened: unreachable" in out
+    assert proxy.host not in file.read_text()
+
+
 def test_terminated_it_ends_as_well(dsn: str, proxy: FaultProxy) -> None:
     process = start(dsn, "--json", "--max-idle", "30")
     proxy.wait(lambda stats: stats.open >= 8)

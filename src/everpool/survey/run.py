@@ -59,7 +59,7 @@ class Result:
     :param facts: what the server says of itself.
     :param seconds: how long it has taken, earlier runs included.
     :param complete: it was neither interrupted nor out of time.
-    :param trouble: why it ended early, where it could not go on.
+    :param trouble: why it ended early, where it could not go on; it names no host.
     """
 
     limits: Limits
@@ -110,7 +110,7 @@ class _Run:
         self._earlier = earlier.seconds
         self._zero = clock() - earlier.seconds
         self._books = Books(earlier.observations)
-        self._facts = Facts()
+        self._facts = earlier.facts
         self._wires: dict[int, Wire] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: dict[int, asyncio.Task[None]] = {}
@@ -133,16 +133,15 @@ class _Run:
         loop.add_reader(self._watch.fileno(), self._news.set)
         stopping = asyncio.create_task(self._await_stop())
         asking = asyncio.create_task(self._ask_facts())
-        result = Result(self._limits)
+        complete = False
         try:
             await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                return result
-            self._facts = asking.result()
-            deadline = self._earlier + self._limits.longest - self._ping_limit
-            self._planner = Planner(self._limits, deadline, tcp=not self._facts.unix)
-            await self._go()
-            result.complete = not (self._stop.is_set() or self._trouble or self._now() >= deadline)
+            if asking.done():
+                self._facts = asking.result()
+                deadline = self._earlier + self._limits.longest - self._ping_limit
+                self._planner = Planner(self._limits, deadline, tcp=not self._facts.unix)
+                await self._go()
+                complete = not (self._stop.is_set() or self._trouble or self._now() >= deadline)
         finally:
             stopping.cancel()
             asking.cancel()
@@ -150,11 +149,14 @@ class _Run:
             await self._end()
             loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        result.facts = self._facts
-        result.observations = self._books.observations
-        result.seconds = self._now()
-        result.trouble = self._trouble
-        return result
+        return Result(
+            self._limits,
+            self._facts,
+            self._books.observations,
+            self._now(),
+            complete,
+            self._trouble,
+        )
 
     async def _ask_facts(self) -> Facts:
         conn = await self._target.connect(IDLE)
@@ -262,7 +264,7 @@ class _Run:
             self._refusals += 1
             self._not_before = self._now() + RETRY_AFTER * self._refusals
             if self._refusals >= MOST_REFUSALS:
-                self._trouble = f"no more connections could be opened: {error}"
+                self._trouble = f"no more connections could be opened: {error.kind}"
             return
         finally:
             del self._opening[probe.number]

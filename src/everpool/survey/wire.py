@@ -17,6 +17,7 @@ from ..conninfo import prepare, redact
 from ..core.environment import FATAL, FIN, RST, RST_NEXT
 from ..core.policy import build
 from ..core.slot import Slot
+from ..core.verdict import judge_connect
 from ..watch import DEAD, Link, Watch
 from .observation import TCP
 
@@ -46,7 +47,14 @@ else:  # pragma: no cover
 
 
 class Unreachable(Exception):
-    """No connection could be opened; the text is fit to be shown."""
+    """No connection could be opened; the text is fit to be shown to who gave the conninfo.
+
+    :param kind: what is wrong, in words that name nobody.
+    """
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Target:
@@ -96,7 +104,8 @@ class Target:
             # the next garbage collection: it would count.
             clear_frames(error.__traceback__)
             told = str(error) or f"no connection within {PATIENCE:g} s"
-            raise Unreachable(redact(told, self._given, {})) from None
+            kind = judge_connect(told, connected_before=True).value
+            raise Unreachable(redact(told, self._given, {}), kind) from None
 
 
 class Wire:

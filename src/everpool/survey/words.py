@@ -71,6 +71,8 @@ def outcome(o: Observation) -> str:
 
 def facts(facts: Facts) -> list[str]:
     """What the server said of itself."""
+    if not facts.server:
+        return ["It was not reached."]
     server = f"PostgreSQL {facts.version}" if facts.version else "A server of unknown version"
     if facts.role:
         server += f", a {facts.role}"
@@ -103,7 +105,7 @@ def findings(found: Findings, result: Result) -> list[str]:
                 " several paths."
             )
     else:
-        lines.append(f"No idle cut up to {span(found.idle_survived)}.")
+        lines.append(_none("idle cut", found.idle_survived))
     if found.age:
         lines.append(
             f"Connections end at an age of {_measured(found.age)}, however busy: {_kill(found.age)}."
@@ -111,7 +113,7 @@ def findings(found: Findings, result: Result) -> list[str]:
         if found.age.count == 1:
             lines.append("That was seen once only: it may have been a restart.")
     else:
-        lines.append(f"No maximum age up to {span(found.age_survived)}.")
+        lines.append(_none("maximum age", found.age_survived))
     lines += _reservations(found, result)
     return lines
 
@@ -149,6 +151,12 @@ def _reservations(found: Findings, result: Result) -> list[str]:
     elif not result.complete:
         lines.append("It was not finished; --resume goes on from a saved file.")
     return lines
+
+
+def _none(what: str, survived: float) -> str:
+    if not survived:
+        return f"Whether there is any {what} is not known yet."
+    return f"No {what} up to {span(survived)}."
 
 
 def _measured(found: Found) -> str:
