@@ -61,7 +61,7 @@ def tracked() -> Iterator[PostgresServer]:
 
 
 def test_keepalives_alone_keep_what_counts_packets(tracked: PostgresServer) -> None:
-    limits = Limits(connections=12, max_idle=5.0)
+    limits = Limits(connections=12, max_idle=5.0, budget=30.0)
 
     async def run() -> Result:
         return await survey(tracked.dsn, limits, ping_limit=1.0)

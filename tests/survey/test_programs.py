@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -17,7 +19,7 @@ from everpool.survey.words import findings as in_words
 from ..support.programs.haproxy import haproxy
 from ..support.programs.pgbouncer import pgbouncer
 
-LIMITS = Limits(connections=8, max_idle=3.6)
+LIMITS = Limits(connections=8, max_idle=3.6, budget=30.0)
 
 
 def surveyed(dsn: str) -> Result:
@@ -62,6 +64,24 @@ def test_pgbouncer_says_why(server: PostgresServer) -> None:
     assert found.activity == "bytes"
     assert found.age is None
     assert result.facts.pooler
+
+
+def test_a_unix_socket_has_no_keepalives() -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)  # the server may run as somebody else
+        settings = {"unix_socket_directories": folder, "idle_session_timeout": "1s"}
+        with PostgresServer(settings) as server:
+            limits = Limits(connections=6, max_idle=1.5)
+            dsn = f"host={folder} port={server.port} user=postgres dbname=postgres"
+            result = asyncio.run(survey(dsn, limits))
+    found = find(result.observations, limits)
+    assert result.complete
+    assert {o.kind for o in result.observations} == {"idle", "busy"}
+    assert found.idle is not None
+    assert found.idle.value == pytest.approx(1.0, rel=0.1)
+    assert found.idle.sqlstate == "57P05"
+    assert (result.facts.unix, result.facts.addresses) == (True, None)
+    assert not [line for line in in_words(found, result) if "keepalives" in line]
 
 
 def test_the_server_itself(server: PostgresServer) -> None:

@@ -80,6 +80,13 @@ class Decision:
     wake: float = inf
     expected: float = 0.0
 
+    def ask_at(self, probe: Probe, due: float, now: float) -> None:
+        """Ask it when that is due."""
+        if now >= due:
+            self.ask.append(probe.number)
+        else:
+            self.wake = min(self.wake, due)
+
 
 def pulse(limits: Limits) -> float:
     """Seconds from one ping of a busy probe to the next."""
@@ -125,14 +132,9 @@ class Planner:
         else:
             _Step(self, decision, evidence, running, len(probes), now).take()
             decision.wake = min(decision.wake, self.deadline)
-        beat = pulse(self.limits)
         for p in running:
-            if p.phase is Phase.RESTING:
-                due = p.asked_at + beat if p.kind == BUSY else p.quiet_since + p.rest
-                if p.kind == BUSY and now >= due:
-                    decision.ask.append(p.number)
-                elif now < due:
-                    decision.wake = min(decision.wake, due)
+            if p.kind == BUSY and p.phase is Phase.RESTING:
+                decision.ask_at(p, p.asked_at + pulse(self.limits), now)
         return decision
 
     def _end(self, decision: Decision, running: Sequence[Probe]) -> None:
@@ -187,8 +189,8 @@ class _Step:
             decision.done = True
             return
         for p in (*self._idle, *self._tcp):
-            if p.phase is Phase.RESTING and self._now >= p.quiet_since + self._rest(p):
-                decision.ask.append(p.number)
+            if p.phase is Phase.RESTING:
+                decision.ask_at(p, p.quiet_since + self._rest(p), self._now)
         decision.expected = max(
             [
                 self._now,

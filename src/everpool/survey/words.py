@@ -98,7 +98,8 @@ def findings(found: Findings, result: Result) -> list[str]:
             f"Idle connections are cut after {_measured(found.idle)}: {_kill(found.idle)}."
         )
         lines += _own(found.idle, result.facts)
-        lines.append(_activity(found.activity))
+        if not result.facts.unix:
+            lines.append(_activity(found.activity))
         if not found.sharp:
             lines.append(
                 "Some lived longer than others that were cut: the cut is not sharp, or there are"
