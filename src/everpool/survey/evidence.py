@@ -14,7 +14,7 @@ from itertools import combinations
 from math import inf
 from statistics import median
 
-from ..core.environment import BYTES, PACKETS, RST, RST_NEXT
+from ..core.environment import BYTES, FATAL, FIN, PACKETS, RST, RST_NEXT
 from .observation import BUSY, IDLE, LIVED, TCP, Observation
 
 # Ages that differ by less are the same: whatever cuts looks at its clock now and then only.
@@ -66,6 +66,9 @@ class Cut:
         if RST in outcomes:
             # Who resets at once is now and then met in the middle of a ping.
             outcomes = [RST if outcome == RST_NEXT else outcome for outcome in outcomes]
+        if FATAL in outcomes:
+            # Who says why closes after that.
+            outcomes = [FATAL if outcome == FIN else outcome for outcome in outcomes]
         return max(sorted(set(outcomes)), key=outcomes.count)
 
 
