@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo": "everpool.demo.command",
     "environments": "everpool.environments.command",
     "rules": "everpool.telemetry.commands",
+    "survey": "everpool.survey.command",
 }
 _EXTRAS = ("click", "rich")
 
