@@ -43,6 +43,7 @@ def send(conn: Any, link: Link) -> bool:
     """Send a ping; False if libpq says that the connection is over."""
     pgconn = conn.pgconn
     _divert(pgconn, link)
+    link.verdicts.clear()
     link.pinging = True
     try:
         # What came unasked is read first: after the query it would be taken for the answer.
@@ -93,7 +94,10 @@ def pass_news(conn: Any, link: Link) -> None:
 
 
 def last_words(conn: Any, link: Link) -> Cause:
-    """Read why a dead connection ended. Nobody uses it any more."""
+    """Read why a dead connection ended. Nobody uses it any more.
+
+    A reason that came together with the answer to the last ping has been read already, and counts.
+    """
     ending = link.ending()
     pgconn = conn.pgconn
     if not link.pinging:
@@ -129,7 +133,6 @@ def give_up(conn: Any, link: Link) -> None:
 def _divert(pgconn: Any, link: Link) -> None:
     """Let notices come to us: the user's handlers must not run in the pool's background."""
     link.saved_handler = pgconn.notice_handler
-    link.verdicts.clear()
     link.answered = False
     pgconn.notice_handler = lambda result: _note(link, result, pgconn)
 

@@ -115,7 +115,6 @@ class Wire:
         self._conn = conn
         self._slot = Slot(number, 0.0, 0)  # the watch tells of links by their slots
         self.link: Link = watch.add(conn.pgconn.socket, self._slot)
-        self._said: list[tuple[str, str, str]] = []
 
     @property
     def dead(self) -> bool:
@@ -132,10 +131,7 @@ class Wire:
 
     def answer(self) -> ping.Answer:
         """What has come of the ping."""
-        answer = ping.collect(self._conn, self.link)
-        # A reason that came together with the answer has been read by now, and comes only once.
-        self._said = list(self.link.verdicts)
-        return answer
+        return ping.collect(self._conn, self.link)
 
     def ending(self) -> tuple[str, str, str]:
         """How a dead connection was ended: the style, and SQLSTATE and text where they were said.
@@ -146,9 +142,6 @@ class Wire:
         cause = ping.last_words(self._conn, self.link)
         if cause.style == "FATAL":
             return FATAL, cause.sqlstate, cause.text
-        for severity, sqlstate, text in reversed(self._said):
-            if severity in ("FATAL", "PANIC"):
-                return FATAL, sqlstate, text
         if cause.style == "FIN":
             return FIN, "", ""
         return (RST_NEXT if asked else RST), "", ""
