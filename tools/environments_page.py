@@ -34,7 +34,8 @@ from everpool import ConnectionPool
 pool = ConnectionPool("postgresql://app@db/app", environment="aws-nlb")
 ```
 
-Several things on the path are a list. Where yours is set otherwise than by default, give your own figure:
+Several things on the path are a list. Name all that you know of: a thing that is left out counts as harmless, and settings
+may be laxer than the defaults. Where yours is set otherwise than by default, give your own figure:
 
 ```python
 from dataclasses import replace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
@@ -51,14 +52,14 @@ def tcp_settings(policy: Policy) -> dict[str, int]:
 
 
 def hosts(conninfo: str, kwargs: Mapping[str, Any]) -> list[str]:
-    """The names of the hosts to connect to, as far as they are known before connecting."""
+    """The full names of the hosts to connect to, as far as they are known before connecting."""
     try:
         own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
         given = conninfo_to_dict(conninfo, **own)
     except psycopg.Error:
         return []
     found = str({**_surroundings(given), **given}.get("host") or "")
-    return [host for host in found.split(",") if host and not host.startswith(("/", "@"))]
+    return [host for host in found.split(",") if re.fullmatch(r"[\w.-]+\.[a-zA-Z]+\.?", host)]
 
 
 def redact(text: str, conninfo: Any, kwargs: Any) -> str:

@@ -254,31 +254,63 @@ class TestSaving:
     @pytest.mark.parametrize(
         "saved",
         [
-            None,
-            7,
-            "text",
             {},
             {"version": 1},
             {"version": 2, "idle": [], "age": [], "saved_at": 0},
+            {"version": True, "idle": [], "age": [], "saved_at": 0},
             {"version": 1, "idle": [], "age": [], "saved_at": "yesterday"},
             {"version": 1, "idle": [], "age": [], "saved_at": True},
+            {"version": 1, "idle": [], "age": [], "saved_at": float("nan")},
+            {"version": 1, "idle": [], "age": [], "saved_at": 10**400},
             {"version": 1, "idle": [{}], "age": [], "saved_at": 0},
             {"version": 1, "idle": [{"alive_at": 1.0}], "age": [], "saved_at": 0},
-            {"version": 1, "idle": [{"nonsense": 1.0}], "age": [], "saved_at": 0},
             {"version": 1, "idle": 3, "age": [], "saved_at": 0},
+            {"version": 1, "idle": ["x" * 1_000_000], "age": [], "saved_at": 0},
         ],
     )
-    def test_what_nobody_saved_is_refused(self, saved):
-        with pytest.raises(ValueError, match="learn must be True, False or what findings"):
+    def test_what_nobody_saved_is_refused_in_few_words(self, saved):
+        with pytest.raises(ValueError, match="no findings of a pool that can be used") as caught:
+            checked(saved)
+        assert len(str(caught.value)) < 250
+
+    @pytest.mark.parametrize("saved", [None, 7, "text", [1], True])
+    def test_what_is_no_mapping_is_a_mistake(self, saved):
+        with pytest.raises(TypeError, match="learn must be True, False, None, or a mapping"):
             checked(saved)
 
     @pytest.mark.parametrize(
-        ("name", "value"),
-        [("least", "1"), ("least", float("nan")), ("deaths", 1.5), ("style", 3), ("void", True)],
+        "change",
+        [
+            {"least": "1"},
+            {"least": float("nan")},
+            {"least": True},
+            {"least": 0.1},  # less is never learned
+            {"least": 400.0},  # more than the most
+            {"bound": 300.0},
+            {"bound": 1e300},
+            {"most": 10**400},
+            {"alive_at": 0.0, "found_at": 10.0, "seen_at": 10.0},
+            {"seen_at": -1e9, "found_at": -1e9, "alive_at": -1e9},
+            {"deaths": 0},
+            {"outlived": -1},
+            {"style": 3},
+            {"style": "A\x1b[31m\nERROR root forged"},
+            {"style": "FATAL 57P01\n"},
+        ],
+        ids=str,
     )
-    def test_nor_what_somebody_has_changed(self, deaths, name, value):
+    def test_nor_what_somebody_has_changed(self, deaths, change):
         deaths.seen(1000, 350.0)
         saved = {**deaths.save(1000), "saved_at": 0.0}
-        saved["idle"][0][name] = value
-        with pytest.raises(ValueError, match="learn must be"):
+        checked(saved)
+        saved["idle"][0].update(change)
+        with pytest.raises(ValueError, match="no findings"):
             checked(saved)
+
+    def test_what_more_is_in_it_is_left_out(self, deaths):
+        deaths.seen(1000, 350.0, style="FATAL 57P05")
+        saved = {**deaths.save(1000), "saved_at": 0.0, "more": "x"}
+        saved["idle"] = [{**saved["idle"][0], "void": True}] * 1000
+        found = checked(saved)
+        assert found.keys() == {"version", "saved_at", "idle", "age"}
+        assert len(found["idle"]) == MOST_EVENTS and "void" not in found["idle"][0]

@@ -29,7 +29,7 @@ def test_every_setting_is_tested_here():
     assert {*SETTINGS} == {*WHOLE, *SECONDS, *FLAGS, *CHOICES}
     assert {f.name for f in dataclasses.fields(Policy)} - {*SETTINGS} == {
         "reasons",
-        "contradictions",
+        "environment",
     }
 
 

@@ -34,9 +34,9 @@ def line(policy: Policy, name: str) -> str:
 
 class TestFacts:
     @pytest.mark.parametrize("name", ["idle_cut", "max_age", "sleeps_after"])
-    @pytest.mark.parametrize("value", [0, -1, nan])
+    @pytest.mark.parametrize("value", [0, -1, nan, 5e-324, 10**400])
     def test_times_are_positive(self, name: str, value: float) -> None:
-        with pytest.raises(ValueError, match=f"{name} must be more than 0, not {value}"):
+        with pytest.raises(ValueError, match=f"{name} must be between .* not {value}"):
             Environment(**{name: value})
 
     @pytest.mark.parametrize("name", ["idle_cut", "max_age", "sleeps_after"])
@@ -53,9 +53,9 @@ class TestFacts:
         with pytest.raises(ValueError, match=f"{name} must be one of .*{known}.*, not 'shot'"):
             Environment(**{name: "shot"})
 
-    @pytest.mark.parametrize("value", ["", 7])
+    @pytest.mark.parametrize("value", ["", 7, "x\x1b[31m", "a\nb"])
     def test_a_name_is_a_text(self, value: Any) -> None:
-        with pytest.raises(ValueError, match="name must be a text"):
+        with pytest.raises(ValueError, match="name must be a printable text"):
             Environment(name=value)
 
 
@@ -71,7 +71,7 @@ class TestKeepalive:
 
     def test_however_long_the_cut_news_is_never_old(self) -> None:
         policy = build(environment=[PROXY])
-        assert policy.keepalive == 300
+        assert policy.keepalive == 140
         assert "1800 s, of aws-rds-proxy" in line(policy, "keepalive")
 
     def test_what_is_not_known_gets_the_default(self) -> None:
@@ -116,6 +116,9 @@ class TestOthers:
         harmless = Environment(idle_cut=inf, max_age=inf, name="pgbouncer-server-side")
         assert build(environment=[harmless, PROXY]).verify_after == 2.0
         assert build(environment=[harmless]).verify_after == 0.5
+        event = Environment(idle_cut=inf, max_age=inf, kill="fatal", name="postgresql-shutdown")
+        assert build(environment=[event]).verify_after == 0.5
+        assert build(environment=[PROXY], watch=False).verify_after == 0.5
 
     def test_tcp(self) -> None:
         usual = Policy()
@@ -148,7 +151,7 @@ class TestGiven:
     @pytest.mark.parametrize(
         ("path", "given", "words"),
         [
-            ([PROXY], {"keepalive": 1800}, ["keepalive=1800", "1800 s idle cut", "300 s"]),
+            ([PROXY], {"keepalive": 1800}, ["keepalive=1800", "1800 s idle cut", "140 s"]),
             ([FLY, NLB], {"keepalive": 90.0}, ["keepalive=90.0", "60 s idle cut of fly-postgres"]),
             ([FLY], {"keepalive": inf}, ["keepalive=inf"]),
             ([NLB], {"keepalive": 600, "tcp_settings": False}, ["keepalive=600", "350 s", "140 s"]),
@@ -156,7 +159,9 @@ class TestGiven:
             ([FLY], {"max_lifetime": inf}, ["max_lifetime=inf", "fly-postgres"]),
             ([SLEEPER], {"min_size": 2}, ["min_size=2", "neon"]),
             ([SLEEPER], {"keepalive": 60}, ["keepalive=60", "awake"]),
-            ([SLEEPER], {"max_idle": 600.0}, ["max_idle=600.0", "300 s"]),
+            ([SLEEPER], {"max_idle": 600.0}, ["max_idle=600.0", "300 s", "have 60 s"]),
+            ([UNKNOWN, NLB], {"keepalive": 400, "tcp_settings": False}, ["have 45 s"]),
+            ([AURORA], {"tcp_settings": False}, ["tcp_settings=False", "aws-aurora"]),
         ],
     )
     def test_contradictions(self, path: Any, given: Any, words: list[str]) -> None:
@@ -172,6 +177,7 @@ class TestGiven:
             ([NLB], {"keepalive": 600}),  # TCP keepalives every 30 s hold it off
             ([FLY], {"keepalive": inf, "min_size": 0, "max_size": 4, "max_idle": 20}),  # they leave
             ([SLEEPER], {"keepalive": inf, "min_size": 0, "max_size": 4, "max_idle": 30}),
+            ([SLEEPER, FLY], {"keepalive": inf}),
             ([], {"keepalive": 600, "max_lifetime": inf}),
         ],
     )
@@ -184,3 +190,23 @@ def test_every_setting_is_explained_and_changed_ones_say_so() -> None:
     assert [text.split()[0] for text in lines] == [name for name in SETTINGS if name != "pooled"]
     assert "timeout 3 s: given" in lines
     assert "max_idle 7 s: changed at run time" in lines
+
+
+def test_what_the_conninfo_may_set_is_said_and_what_is_not_used_too() -> None:
+    assert line(build(environment=[SLEEPER]), "connect_timeout").endswith(
+        "(if the conninfo does not set it)"
+    )
+    assert "not used" in line(build(tcp_settings=False), "keepalives_idle")
+
+
+def test_sizes_that_nobody_gave_say_where_they_come_from() -> None:
+    assert line(build(min_size=10), "max_size") == "max_size 10: as min_size"
+    null = build(pooled=False, min_size=0)
+    assert "a null pool keeps none" in line(null, "min_size")
+
+
+def test_contradictions_follow_changes() -> None:
+    policy = build(environment=[FLY])
+    assert not policy.contradictions
+    assert policy.changed(max_lifetime=3600.0).contradictions
+    assert not policy.changed(max_lifetime=3600.0).changed(max_lifetime=30.0).contradictions

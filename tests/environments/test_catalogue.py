@@ -125,12 +125,12 @@ def test_resolve():
     assert environments.resolve([]) == ()
 
 
-@pytest.mark.parametrize("value", [7, b"aws-nlb", {"aws-nlb"}, [None], [["aws-nlb"]], object])
+@pytest.mark.parametrize("value", [7, b"aws-nlb", {"aws-nlb": 1}, [None], [["aws-nlb"]], object])
 def test_what_is_no_environment(value):
     with pytest.raises(TypeError, match="must be a name, an Environment or a sequence") as error:
         environments.resolve(value)
     wrong = value[0] if isinstance(value, list) else value
-    assert f"{wrong!r} of type {type(wrong).__name__}" in str(error.value)
+    assert str(error.value).endswith(f"not {type(wrong).__name__}")
 
 
 def test_resolve_tells_of_unknown_names_in_a_list():

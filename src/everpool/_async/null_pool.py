@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -15,8 +15,10 @@ from psycopg_pool.abc import (
 )
 
 from ..core import policy as defaults
-from ..environments import Path
 from .pool import AsyncConnectionPool
+
+if TYPE_CHECKING:
+    from ..environments import Path
 
 
 class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
 
 import psycopg_pool
@@ -24,10 +24,10 @@ from psycopg_pool.abc import (
 
 from .. import fork
 from ..core import policy as defaults
+from ..core.environment import Environment
 from ..core.learn import checked
 from ..core.policy import build, check_sizes
 from ..core.slot import State
-from ..environments import Path, resolve
 from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
@@ -38,12 +38,23 @@ if True:  # ASYNC
     import asyncio
     from threading import get_ident
 
+if TYPE_CHECKING:
+    from ..environments import Path
+
 logger = logging.getLogger("everpool")
 
 _new = object.__new__
 
 # A pool that is being closed waits so long for its listeners to hear of it.
 LISTENERS_GRACE = 1.0
+
+
+def _facts(environment: Path) -> tuple[Environment, ...]:
+    if environment is None:
+        return ()
+    from ..environments import resolve  # the catalogue takes its time to load
+
+    return resolve(environment)
 
 
 class _Setting:
@@ -87,10 +98,11 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
     :param environment: what is on the path to the database: a name out of `everpool.environments`
         (``everpool environments`` lists them), an `Environment` of your own, or several. Settings
         that you have not given follow from it; ``pool.policy.explain()`` says how. One that you
-        have given and that contradicts it is kept, with a `SettingWarning`.
+        have given and that contradicts it is kept, with a `SettingWarning`. Name all that you
+        know of: what is left out counts as harmless.
     :param learn: infer from the deaths of connections what cuts them, and follow it with
         ``keepalive`` and ``max_lifetime`` where you have not given them. False does not; what
-        `findings` of another pool returned begins with what that one knew.
+        `findings` of another pool returned begins with what that one knew; None, with nothing.
     :param max_connecting: connection attempts in flight at once.
     :param connect_timeout: limit of one attempt, for each host, where neither the conninfo nor
         the environment sets ``connect_timeout``. Default 10.
@@ -151,7 +163,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         verify_after: float = defaults.VERIFY_AFTER,
         peek_after: float = defaults.PEEK_AFTER,
         watch: bool = True,
-        learn: bool | Mapping[str, Any] = True,
+        learn: bool | Mapping[str, Any] | None = True,
         environment: Path = None,
         max_connecting: int = defaults.MAX_CONNECTING,
         connect_timeout: float = defaults.CONNECT_TIMEOUT,
@@ -161,7 +173,11 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         self._closed = True
-        self._lessons = None if isinstance(learn, bool) else checked(learn)
+        self._lessons = None
+        if learn is None:
+            learn = True  # nothing was found yet
+        if not isinstance(learn, bool):
+            self._lessons = self._usable_findings(learn)
         policy = build(
             min_size=min_size,
             max_size=max_size,
@@ -175,7 +191,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             verify_after=verify_after,
             peek_after=peek_after,
             watch=watch,
-            learn=learn if isinstance(learn, bool) else True,
+            learn=learn is not False,
             max_connecting=max_connecting,
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
@@ -183,7 +199,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
             leak_after=leak_after,
             when_down=when_down,
             pooled=self._pooled,
-            environment=resolve(environment),
+            environment=_facts(environment),
         )
         for contradiction in policy.contradictions:
             warn(contradiction, SettingWarning, stacklevel=2 if self._pooled else 3)
@@ -221,6 +237,14 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         if open:
             self._open()
 
+    def _usable_findings(self, findings: Any) -> Mapping[str, Any] | None:
+        """Findings that can be used; a pool must not fail for the lack of them."""
+        try:
+            return checked(findings)
+        except ValueError as ex:
+            warn(f"learn: {ex}", SettingWarning, stacklevel=3 if self._pooled else 4)
+            return None
+
     def __del__(self) -> None:
         background = getattr(self, "_background", None)
         if background is not None:
@@ -232,12 +256,18 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         """Change one setting."""
         if value == getattr(self._policy, name):
             return  # as when psycopg_pool's own constructor sets it
-        policy = self._policy.changed(**{name: value})
-        self._policy = policy
+        self._change({name: value}, stacklevel=4)
+        self._read_fast_paths()
+
+    def _change(self, values: dict[str, Any], stacklevel: int) -> None:
+        before = self._policy.contradictions
+        self._policy = policy = self._policy.changed(**values)
+        for contradiction in policy.contradictions:
+            if contradiction not in before:
+                warn(contradiction, SettingWarning, stacklevel=stacklevel)
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
-        self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
         """Find out what may be skipped when a connection is lent and returned.
@@ -479,10 +509,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         check_sizes(min_size, max_size, self._pooled)
         logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
         self._min_size, self._max_size = min_size, max_size
-        self._policy = self._policy.changed(min_size=min_size, max_size=max_size)
-        with self._mutex:
-            self._machine.change(self._policy, monotonic())
-        self._perform()
+        self._change({"min_size": min_size, "max_size": max_size}, stacklevel=3)
 
     async def drain(self) -> None:
         """Replace all connections: those at rest now, those lent when they are returned."""

@@ -34,7 +34,6 @@ from ..core.policy import Policy
 from ..core.slot import Slot, State
 from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
-from ..environments import hint_for
 from ..runtime import threads as rt
 from ..subscriptions import Hub
 from ..text import printable
@@ -389,6 +388,21 @@ class Engine(Generic[CT]):
         link.listen(False)  # a hang-up seen while nobody cared is told again
         self._perform()
 
+    def _hint(self, conninfo: str, kwargs: dict[str, Any]) -> None:
+        """Say so, once, if the host's name gives an environment away that nobody has told of."""
+        if self._hinted or not logger.isEnabledFor(logging.INFO):
+            return
+        self._hinted = True
+        try:
+            for host in hosts(conninfo, kwargs):
+                from ..environments import hint_for  # the catalogue takes its time to load
+
+                if found := hint_for(host, self._policy):
+                    logger.info("pool %r: %s", self.name, found)
+                    break
+        except Exception as ex:  # no connection shall fail for it
+            logger.debug("pool %r: no hint: %s", self.name, _brief(ex))
+
     def _connect_failed(
         self, slot: Slot, job: rt.Job, ex: BaseException, conninfo: str, kwargs: dict[str, Any]
     ) -> None:
@@ -498,12 +512,9 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
                 return  # ordered twice, after an interruption
         connection_class, policy = pool.connection_class, pool._policy
         sources = pool.conninfo, pool.kwargs
-        name, hint, pool._hinted = pool.name, not pool._hinted, True
         del pool
         conninfo = rt.resolve(sources[0]) or ""
         kwargs = rt.resolve(sources[1]) or {}
-        if hint:
-            _hint(name, conninfo, kwargs)
         how = prepare(conninfo, kwargs, policy)
         conn = rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
@@ -511,6 +522,7 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
             _close_unowned(conn)
         else:
             pool._join(slot, conn)
+            pool._hint(conninfo, kwargs)
     except BaseException as ex:
         # psycopg leaves the socket of an unfinished connect in a reference cycle, open until
         # the next garbage collection: in a long outage they would add up.
@@ -522,15 +534,6 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
                 pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
-
-
-def _hint(name: str, conninfo: str, kwargs: dict[str, Any]) -> None:
-    """Say so if the host's name gives an environment away that nobody has told the pool of."""
-    for host in hosts(conninfo, kwargs):
-        found = hint_for(host)
-        if found:
-            logger.info("pool %r: %s", name, found)
-            return
 
 
 def _close_unowned(conn: Any) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import psycopg_pool
 from psycopg import Connection
@@ -18,8 +18,10 @@ from psycopg_pool.abc import (
 )
 
 from ..core import policy as defaults
-from ..environments import Path
 from .pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from ..environments import Path
 
 
 class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]):

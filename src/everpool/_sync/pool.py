@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
 
 import psycopg_pool
@@ -27,15 +27,18 @@ from psycopg_pool.abc import (
 
 from .. import fork
 from ..core import policy as defaults
+from ..core.environment import Environment
 from ..core.learn import checked
 from ..core.policy import build, check_sizes
 from ..core.slot import State
-from ..environments import Path, resolve
 from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import threads as rt
 from ..subscriptions import Hub
 from .lease import Lease
 from .reporting import Reporting
+
+if TYPE_CHECKING:
+    from ..environments import Path
 
 logger = logging.getLogger("everpool")
 
@@ -43,6 +46,14 @@ _new = object.__new__
 
 # A pool that is being closed waits so long for its listeners to hear of it.
 LISTENERS_GRACE = 1.0
+
+
+def _facts(environment: Path) -> tuple[Environment, ...]:
+    if environment is None:
+        return ()
+    from ..environments import resolve  # the catalogue takes its time to load
+
+    return resolve(environment)
 
 
 class _Setting:
@@ -86,10 +97,11 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
     :param environment: what is on the path to the database: a name out of `everpool.environments`
         (``everpool environments`` lists them), an `Environment` of your own, or several. Settings
         that you have not given follow from it; ``pool.policy.explain()`` says how. One that you
-        have given and that contradicts it is kept, with a `SettingWarning`.
+        have given and that contradicts it is kept, with a `SettingWarning`. Name all that you
+        know of: what is left out counts as harmless.
     :param learn: infer from the deaths of connections what cuts them, and follow it with
         ``keepalive`` and ``max_lifetime`` where you have not given them. False does not; what
-        `findings` of another pool returned begins with what that one knew.
+        `findings` of another pool returned begins with what that one knew; None, with nothing.
     :param max_connecting: connection attempts in flight at once.
     :param connect_timeout: limit of one attempt, for each host, where neither the conninfo nor
         the environment sets ``connect_timeout``. Default 10.
@@ -146,7 +158,7 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         verify_after: float = defaults.VERIFY_AFTER,
         peek_after: float = defaults.PEEK_AFTER,
         watch: bool = True,
-        learn: bool | Mapping[str, Any] = True,
+        learn: bool | Mapping[str, Any] | None = True,
         environment: Path = None,
         max_connecting: int = defaults.MAX_CONNECTING,
         connect_timeout: float = defaults.CONNECT_TIMEOUT,
@@ -156,7 +168,11 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         when_down: Literal["wait", "fail"] = "wait",
     ) -> None:
         self._closed = True
-        self._lessons = None if isinstance(learn, bool) else checked(learn)
+        self._lessons = None
+        if learn is None:
+            learn = True  # nothing was found yet
+        if not isinstance(learn, bool):
+            self._lessons = self._usable_findings(learn)
         policy = build(
             min_size=min_size,
             max_size=max_size,
@@ -170,7 +186,7 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
             verify_after=verify_after,
             peek_after=peek_after,
             watch=watch,
-            learn=learn if isinstance(learn, bool) else True,
+            learn=learn is not False,
             max_connecting=max_connecting,
             connect_timeout=connect_timeout,
             callback_timeout=callback_timeout,
@@ -178,7 +194,7 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
             leak_after=leak_after,
             when_down=when_down,
             pooled=self._pooled,
-            environment=resolve(environment),
+            environment=_facts(environment),
         )
         for contradiction in policy.contradictions:
             warn(contradiction, SettingWarning, stacklevel=2 if self._pooled else 3)
@@ -213,6 +229,14 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         if open:
             self._open()
 
+    def _usable_findings(self, findings: Any) -> Mapping[str, Any] | None:
+        """Findings that can be used; a pool must not fail for the lack of them."""
+        try:
+            return checked(findings)
+        except ValueError as ex:
+            warn(f"learn: {ex}", SettingWarning, stacklevel=3 if self._pooled else 4)
+            return None
+
     def __del__(self) -> None:
         background = getattr(self, "_background", None)
         if background is not None:
@@ -224,12 +248,18 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         """Change one setting."""
         if value == getattr(self._policy, name):
             return  # as when psycopg_pool's own constructor sets it
-        policy = self._policy.changed(**{name: value})
-        self._policy = policy
+        self._change({name: value}, stacklevel=4)
+        self._read_fast_paths()
+
+    def _change(self, values: dict[str, Any], stacklevel: int) -> None:
+        before = self._policy.contradictions
+        self._policy = policy = self._policy.changed(**values)
+        for contradiction in policy.contradictions:
+            if contradiction not in before:
+                warn(contradiction, SettingWarning, stacklevel=stacklevel)
         with self._mutex:
             self._machine.change(policy, monotonic())
         self._perform()
-        self._read_fast_paths()
 
     def _read_fast_paths(self) -> None:
         """Find out what may be skipped when a connection is lent and returned.
@@ -442,10 +472,7 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         check_sizes(min_size, max_size, self._pooled)
         logger.info("resizing %r to min_size=%s max_size=%s", self.name, min_size, max_size)
         self._min_size, self._max_size = min_size, max_size
-        self._policy = self._policy.changed(min_size=min_size, max_size=max_size)
-        with self._mutex:
-            self._machine.change(self._policy, monotonic())
-        self._perform()
+        self._change({"min_size": min_size, "max_size": max_size}, stacklevel=3)
 
     def drain(self) -> None:
         """Replace all connections: those at rest now, those lent when they are returned."""

@@ -8,7 +8,7 @@ pooler. What is known of many stands in `everpool.environments`; what follows fr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isnan
+from math import inf
 
 FIN = "fin"  # closed in good order, without a word
 RST = "rst"  # reset at the moment of the cut
@@ -23,6 +23,10 @@ UNHEARD = frozenset({RST_NEXT, SILENCE})
 PACKETS = "packets"  # whatever forwards packets: TCP keepalives count as activity
 BYTES = "bytes"  # whatever reads the stream: only payload does
 ACTIVITIES = (PACKETS, BYTES)
+
+# Seconds that make sense: a limit of less than a hundredth is a fault, one of a thousand years none.
+LEAST = 0.01
+LONGEST = 3e10
 
 KEPT = "kept"  # connections go on, to the new server
 CUT = "cut"  # connections are ended, and told
@@ -68,12 +72,15 @@ class Environment:
                     listed = ", ".join(repr(choice) for choice in choices)
                     raise ValueError(f"{field.name} must be one of {listed}, not {value!r}")
             elif field.name == "name":
-                if not isinstance(value, str) or not value:
-                    raise ValueError(f"name must be a text, not {value!r}")
+                if not isinstance(value, str) or not value.isprintable() or not value:
+                    raise ValueError(f"name must be a printable text, not {value!r}")
             elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{field.name} must be a number of seconds, not {value!r}")
-            elif isnan(value) or value <= 0:
-                raise ValueError(f"{field.name} must be more than 0, not {value!r}")
+            elif not (LEAST <= value <= LONGEST or value == inf):
+                raise ValueError(
+                    f"{field.name} must be between {LEAST:g} and {LONGEST:g} seconds, or infinite,"
+                    f" not {value!r}"
+                )
 
 
 _CHOICES = {"kill": KILLS, "activity": ACTIVITIES, "failover": FAILOVERS}

@@ -18,10 +18,10 @@ A death that is followed by refused connections belongs to an outage, and is for
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from math import isfinite
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # Events needed before a limit is believed: two may be chance, and each costs connections.
@@ -304,39 +304,12 @@ class Learner:
         }
 
     def load(self, saved: Mapping[str, Any], now: float, elapsed: float = 0.0) -> None:
-        """Take over what `save` gave, so many seconds ago, perhaps in another process.
-
-        :raises ValueError: it is nothing that ``save`` gave.
+        """Take over what `save` gave, so many seconds ago, perhaps in another process, and
+        `checked` has seen.
         """
-        try:
-            if saved["version"] != 1:
-                raise ValueError(f"version {saved['version']!r} is not known here")
-            for limit, events in ((self.idle, saved["idle"]), (self.age, saved["age"])):
-                limit.events = [_loaded(event, now - elapsed) for event in events][-MOST_EVENTS:]
-                limit.forget(now, since=float("inf"))
-        except (KeyError, TypeError, ValueError) as ex:
-            raise ValueError(
-                "learn must be True, False or what findings() of a pool returned:"
-                f" {type(ex).__name__}: {ex}"
-            ) from None
-
-
-def checked(saved: Any) -> Mapping[str, Any]:
-    """Saved findings, known to be such.
-
-    :raises ValueError: they are not.
-    """
-    try:
-        saved_at = saved["saved_at"]
-        if isinstance(saved_at, bool) or not isinstance(saved_at, int | float):
-            raise TypeError(f"saved_at is {saved_at!r}")
-    except (KeyError, TypeError) as ex:
-        raise ValueError(
-            "learn must be True, False or what findings() of a pool returned:"
-            f" {type(ex).__name__}: {ex}"
-        ) from None
-    Learner().load(saved, 0.0)
-    return dict(saved)
+        for limit, events in ((self.idle, saved["idle"]), (self.age, saved["age"])):
+            limit.events = [_loaded(event, now - elapsed) for event in events]
+            limit.forget(now, since=float("inf"))
 
 
 def _latest(events: Sequence[Event]) -> list[Event]:
@@ -358,12 +331,64 @@ def _independent(events: Iterable[Event]) -> int:
     return count
 
 
+def checked(saved: Any) -> dict[str, Any]:
+    """What `Learner.save` gave, and a pool has dated (``saved_at``), from wherever it has been.
+
+    :raises TypeError: it is no mapping.
+    :raises ValueError: it is nothing that can be used.
+    """
+    if not isinstance(saved, Mapping):
+        raise TypeError(
+            "learn must be True, False, None, or a mapping that findings() of a pool returned,"
+            f" not {type(saved).__name__}"
+        )
+    try:
+        if saved["version"] != 1 or isinstance(saved["version"], bool):
+            raise ValueError("its version is not known here")
+        return {
+            "version": 1,
+            "saved_at": _number(saved["saved_at"]),
+            "idle": [_checked_event(e, LEAST_IDLE) for e in saved["idle"][-MOST_EVENTS:]],
+            "age": [_checked_event(e, LEAST_AGE) for e in saved["age"][-MOST_EVENTS:]],
+        }
+    except (KeyError, TypeError, ValueError, OverflowError) as ex:
+        raise ValueError(
+            "these are no findings of a pool that can be used, so it begins with nothing"
+            f" ({type(ex).__name__}: {str(ex)[:80]!r})"
+        ) from None
+
+
+def _checked_event(saved: Any, least: float) -> dict[str, Any]:
+    found: dict[str, Any] = {name: _number(saved[name]) for name in _NUMBERS}
+    found.update({name: int(_number(saved[name])) for name in ("deaths", "outlived")})
+    found.update(style=saved["style"], declared=saved["declared"] is True)
+    in_order = 0 <= found["seen_at"] <= found["found_at"] <= found["alive_at"]
+    if not in_order or not least <= found["least"] <= found["most"] <= found["bound"]:
+        raise ValueError("its times are in no possible order")
+    if found["deaths"] < 1 or found["outlived"] < 0:
+        raise ValueError("its counts are not possible")
+    if not (isinstance(found["style"], str) and _STYLE(found["style"])):
+        raise ValueError("nothing ends like that")
+    return found
+
+
+def _number(value: Any) -> float:
+    """:raises TypeError, ValueError: it is no number that a count or a time could be."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a number is missing")
+    if not abs(value) <= MOST_NUMBER:
+        raise ValueError("a number is out of range")
+    return value
+
+
+# Seconds since 1970 are less, and so is anything that a pool counts or measures.
+MOST_NUMBER = 1e11
+
+# As `Cause.kind` has it.
+_STYLE = re.compile(r"FIN|RST|silence|FATAL( [0-9A-Z]{5}| of another kind)?").fullmatch
+
 _TIMES = ("alive_at", "found_at", "seen_at")
-_KINDS = {
-    field.name: {"float": (int, float), "int": int, "str": str, "bool": bool}[str(field.type)]
-    for field in fields(Event)
-    if field.name not in ("counts", "void")
-}
+_NUMBERS = (*_TIMES, "least", "most", "bound", "age")
 
 
 def _saved(event: Event, now: float) -> dict[str, Any]:
@@ -372,11 +397,5 @@ def _saved(event: Event, now: float) -> dict[str, Any]:
     return plain | {name: now - plain[name] for name in _TIMES}
 
 
-def _loaded(saved: Mapping[str, Any], now: float) -> Event:
-    values = dict(saved)
-    for name, value in values.items():
-        kind: Any = _KINDS[name]
-        if not isinstance(value, kind) or (isinstance(value, float) and not isfinite(value)):
-            raise TypeError(f"{name} is {value!r}")
-    values["style"] = values["style"][:40]
-    return Event(**values | {name: now - values[name] for name in _TIMES})
+def _loaded(saved: Mapping[str, Any], then: float) -> Event:
+    return Event(**{**saved, **{name: then - saved[name] for name in _TIMES}})

@@ -298,8 +298,9 @@ def _evidence(name: str, belief: Belief, share: float) -> str:
     what = "an idle cut" if name == "keepalive" else "a maximum age"
     after = "silence" if name == "keepalive" else "life"
     lived = f"{belief.outlived} lived longer since" if belief.outlived else "none lived longer"
+    deaths, events = belief.deaths, belief.events
     return (
-        f"{belief.deaths} connections ended ({belief.style}) at {belief.events} separate moments"
-        f" after {seconds(round(belief.value, 1))} of {after} or little more, and {lived}: that is"
+        f"{deaths} connection{'s' * (deaths > 1)} ended ({belief.style}) at {events} separate"
+        f" moment{'s' * (events > 1)} after {seconds(round(belief.value, 1))} of {after} or little more, and {lived}: that is"
         f" {what}, and {share:g} of it is safe"
     )

@@ -146,7 +146,7 @@ class Machine(Upkeep):
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
         """Wake the waiter when the pool has ``min_size`` connections that are not in doubt.
 
-        A null pool, which keeps none, opens one connection to see whether it can.
+        A pool that keeps none, but was not told so by its owner, opens one to see whether it can.
         """
         if self.closed:
             return self._refuse(
@@ -155,7 +155,7 @@ class Machine(Upkeep):
         if self.connector.trouble is Trouble.REJECTED and self._hopeless(now):
             return self._refuse(waiter, now, self._rejection(now), hoping=True)
         before = self.connector.successes
-        if self.pooled:
+        if not self._tries_one():
             self._hope(lambda: self._sound() >= self.policy.min_size, waiter)
         else:
             self._hope(lambda: self._sound() > 0 or self.connector.successes > before, waiter)

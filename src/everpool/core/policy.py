@@ -103,7 +103,7 @@ class Policy:
         reached: ``"wait"`` until their timeout, or ``"fail"`` at once, with the cause.
     :param pooled: keep returned connections (False: the null pools).
     :param reasons: why, for each setting that is not simply the default.
-    :param contradictions: what is wrong with settings that were given, in this environment.
+    :param environment: what is on the path to the database, as far as it was told.
     """
 
     min_size: int = MIN_SIZE
@@ -133,7 +133,7 @@ class Policy:
     pooled: bool = True
 
     reasons: Mapping[str, Reason] = field(default_factory=dict, compare=False, repr=False)
-    contradictions: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    environment: tuple[Environment, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in SETTINGS:
@@ -156,6 +156,10 @@ class Policy:
         found = self.reasons.get(name)
         if found is not None:
             return found
+        if name == "max_size" and self.max_size == self.min_size:
+            return Reason("default", "as min_size")
+        if name in ("min_size", "max_size") and not self.pooled and not getattr(self, name):
+            return Reason("default", "a null pool keeps none, and opens as many as are wanted")
         if getattr(self, name) == DEFAULTS[name]:
             return Reason("default", _WHY.get(name, "the default"))
         return Reason("given", "given")
@@ -168,11 +172,26 @@ class Policy:
             keepalive 140 s: 0.4 × the 350 s idle cut of aws-nlb
         """
         lines = [
-            f"{name} {shown(name, getattr(self, name))}: {self.reason(name).why}"
+            f"{name} {shown(name, getattr(self, name))}: {self._why(name)}"
             for name in SETTINGS
             if name != "pooled"
         ]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.contradictions)])
+
+    def _why(self, name: str) -> str:
+        if name in _TCP and not self.tcp_settings:
+            return "not used, because tcp_settings is False"
+        ours = " (if the conninfo does not set it)" if name in (*_TCP, "connect_timeout") else ""
+        return self.reason(name).why + ours
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """What is wrong with settings that were given, or changed, in this environment."""
+        if not self.environment:
+            return ()
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        given = {k: v for k, v in settings.items() if self.reason(k).origin in _OWNERS}
+        return tuple(contradictions(self.environment, given, settings, DEFAULTS))
 
     def changed(self, **values: Any) -> Policy:
         """The same with other values, changed at run time.
@@ -187,11 +206,11 @@ class Policy:
 SETTINGS = tuple(f.name for f in fields(Policy) if f.compare)
 DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Policy) if f.compare}
 
+_OWNERS = ("given", "changed")
+_TCP = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+
 _WHY = {
-    "min_size": "psycopg_pool's default",
-    "max_lifetime": "psycopg_pool's default",
-    "max_idle": "psycopg_pool's default",
-    "keepalive": "the default, below every documented idle cut of 60 s and more",
+    "keepalive": "the default, below the shortest idle cut that is usual, 60 s",
     "verify_after": "the default: what was heard so lately is lent unasked",
     "keepalives_idle": "the default: a vanished peer is found within a minute",
     "tcp_user_timeout": "the default: a request into the void ends, a slow COPY does not",
@@ -268,8 +287,11 @@ def build(*, pooled: bool = True, environment: Sequence[Environment] = (), **giv
         k: Reason("default" if setting.value == DEFAULTS[k] else "environment", setting.why)
         for k, setting in derived.items()
     }
+    if given.get("watch") is False:  # then nobody hears them end
+        values["verify_after"] = given.get("verify_after", VERIFY_AFTER)
+        reasons.pop("verify_after", None)
     reasons.update(dict.fromkeys(given, Reason("given", "given")))
-    policy = Policy(**values, pooled=pooled, reasons=reasons)
+    policy = Policy(**values, pooled=pooled, reasons=reasons, environment=tuple(environment))
     check_sizes(policy.min_size, policy.max_size, pooled)
     keepalive, lifetime = given.get("keepalive"), given.get("max_lifetime")
     if keepalive is not None and lifetime is not None and inf > keepalive >= lifetime:
@@ -277,8 +299,7 @@ def build(*, pooled: bool = True, environment: Sequence[Environment] = (), **giv
             f"keepalive={keepalive!r} must be less than max_lifetime={lifetime!r}:"
             " no connection would live to its first ping"
         )
-    settings = {name: getattr(policy, name) for name in SETTINGS}
-    return replace(policy, contradictions=tuple(contradictions(environment, given, settings)))
+    return policy
 
 
 def check_sizes(min_size: int, max_size: int, pooled: bool) -> None:

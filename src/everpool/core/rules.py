@@ -17,9 +17,10 @@ from .environment import BYTES, KEPT, LOST, PACKETS, UNHEARD, Environment
 # Two pings fit into an idle cut with time to spare, so one may be lost or late.
 KEEPALIVE_SHARE = 0.4
 
-# However patient a path is: evidence of the database should not be older than five minutes, and a
-# ping costs nothing at that pace.
-KEEPALIVE_MOST = 300.0
+# However patient the things that were named: conntrack, NAT and balancers that forget after 240 s
+# (Azure) or 350 s (AWS) stand on paths where nobody thinks of them, and a ping costs nothing at
+# that pace.
+KEEPALIVE_MOST = 140.0
 
 # The rest is for the loans that begin shortly before the end; jitter takes up to a twentieth more.
 LIFETIME_SHARE = 0.9
@@ -75,16 +76,22 @@ def follow(path: Sequence[Environment], usual: Mapping[str, Any]) -> dict[str, S
 
 
 def contradictions(
-    path: Sequence[Environment], given: Mapping[str, Any], settings: Mapping[str, Any]
+    path: Sequence[Environment],
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    usual: Mapping[str, Any],
 ) -> list[str]:
     """What is wrong with settings that were given, on this path: a sentence each.
 
     :param given: the settings that were given explicitly.
     :param settings: all settings as they are, the given ones included.
+    :param usual: the default of every setting.
     """
     found = []
+    follows = follow(path, usual)
+    sleeper = _least(path, lambda e: e.sleeps_after)
     idle = _least(path, lambda e: e.idle_cut)
-    if idle and "keepalive" in given and settings["keepalive"] >= _cut(idle):
+    if idle and not sleeper and "keepalive" in given and settings["keepalive"] >= _cut(idle):
         leaves = settings["min_size"] == 0 and settings["max_idle"] < _cut(idle)
         packets = all(e.activity == PACKETS for e in path if _finite(e.idle_cut))
         kept = packets and settings["tcp_settings"] and settings["keepalives_idle"] < _cut(idle)
@@ -92,7 +99,7 @@ def contradictions(
             found.append(
                 f"keepalive={given['keepalive']!r} is not below the {seconds(_cut(idle))} idle cut"
                 f" of {idle.name}: connections at rest will be cut; leave it out to have"
-                f" {seconds(_share(idle))}"
+                f" {seconds(follows['keepalive'].value)}"
             )
     oldest = _least(path, lambda e: e.max_age)
     end = oldest.max_age if oldest and oldest.max_age else inf
@@ -102,7 +109,6 @@ def contradictions(
             f" {oldest.name} ends every connection: some will be cut in use;"
             f" {seconds(LIFETIME_SHARE * end)} is safe"
         )
-    sleeper = _least(path, lambda e: e.sleeps_after)
     if sleeper and sleeper.sleeps_after is not None:
         if given.get("min_size", 0) > 0:
             found.append(
@@ -117,8 +123,16 @@ def contradictions(
         if "max_idle" in given and settings["max_idle"] >= sleeper.sleeps_after:
             found.append(
                 f"max_idle={given['max_idle']!r} is not below the"
-                f" {seconds(sleeper.sleeps_after)} after which {sleeper.name} sleeps"
+                f" {seconds(sleeper.sleeps_after)} after which {sleeper.name} sleeps: it may never,"
+                f" or cuts connections when it does; leave it out to have"
+                f" {seconds(follows['max_idle'].value)}"
             )
+    lost = [e.name for e in path if e.failover == LOST]
+    if lost and not settings["tcp_settings"]:
+        found.append(
+            f"tcp_settings=False leaves TCP as it is: after a failover connections of {lost[0]} stop"
+            " answering, and a query waits up to 15 minutes for that to be noticed"
+        )
     return found
 
 
@@ -142,7 +156,9 @@ def _let_sleep(sleeper: Environment, idle: Environment | None) -> dict[str, Sett
         )
     return {
         "keepalive": Setting(inf, f"a ping would keep {name} awake"),
-        "min_size": Setting(0, f"a pool that keeps connections would keep {name} awake"),
+        "min_size": Setting(
+            0, f"connections that are kept would keep {name} awake, or be cut when it sleeps"
+        ),
         "max_idle": leave,
         "connect_timeout": Setting(SLEEPER_CONNECT_TIMEOUT, f"{name} may have to wake up first"),
     }
@@ -154,8 +170,8 @@ def _keepalive(path: Sequence[Environment], idle: Environment | None, usual: flo
         if unknown:
             return Setting(
                 usual,
-                f"the default, because the idle cut of {unknown[0]} is not known: below every"
-                " documented one of 60 s and more",
+                f"the default, because the idle cut of {unknown[0]} is not known: below the"
+                " shortest that is usual, 60 s",
             )
         return Setting(usual, f"the default; {path[0].name} cuts no idle connection by itself")
     share = _share(idle)
@@ -168,7 +184,7 @@ def _keepalive(path: Sequence[Environment], idle: Environment | None, usual: flo
     if KEEPALIVE_SHARE * _cut(idle) > share:
         return Setting(
             KEEPALIVE_MOST,
-            f"the longest, so that news of the database is never old; the shortest idle cut is"
+            f"the longest, for what may be on the path unnamed; the shortest idle cut is"
             f" {seconds(_cut(idle))}, of {idle.name}",
         )
     return Setting(
@@ -189,13 +205,15 @@ def _lifetime(oldest: Environment, usual: float) -> Setting:
 
 def _verify_after(path: Sequence[Environment], usual: float) -> Setting:
     ending = [e for e in path if not _ends_nothing(e)]
+    # An event, a token, a server's other limits: they say nothing of how the path cuts.
+    timed = any(_finite(e.idle_cut) or _finite(e.max_age) for e in ending)
     for environment in ending:
         if environment.kill is None:
             return Setting(usual, f"the default; how {environment.name} ends them is not known")
         if environment.kill in UNHEARD or environment.failover == LOST:
             return Setting(usual, f"the default: {environment.name} ends connections in silence")
-    if not ending:
-        return Setting(usual, f"the default; {path[0].name} ends no connection by itself")
+    if not timed:
+        return Setting(usual, f"the default; {path[0].name} cuts no connection after a time")
     return Setting(
         max(usual, VERIFY_AFTER_HEARD),
         f"{' and '.join(e.name for e in ending)} can be heard ending a connection",
@@ -211,7 +229,7 @@ def _tcp(path: Sequence[Environment], usual: Mapping[str, Any]) -> dict[str, Set
     found = {}
     lost = [e.name for e in path if e.failover == LOST]
     if lost:
-        why = f"after a failover connections of {lost[0]} stop answering, in silence"
+        why = f"connections of {lost[0]} can be lost in silence"
         found["keepalives_idle"] = Setting(LOST_KEEPALIVES_IDLE, why)
         found["keepalives_interval"] = Setting(LOST_KEEPALIVES_INTERVAL, why)
         found["tcp_user_timeout"] = Setting(LOST_USER_TIMEOUT, why)

@@ -141,8 +141,8 @@ class Supply(Learning):
         floor = policy.min_size - have
         if self._renewing:
             floor += sum(slot.renewing for slot in self.idle)
-        if self.hopes and not policy.pooled:
-            floor = 1 - opening
+        if self.hopes and self._tries_one():
+            floor = max(floor, 1 - opening - self._sound())
         short = max(wanted, floor)
         if short <= 0:
             if not opening and self.connector.trouble is None:
@@ -369,6 +369,13 @@ class Supply(Learning):
             self._failed_until = now + timeout
             self.effects.append(ReconnectFailed())
         self._wake_at(self._failed_until)
+
+    def _tries_one(self) -> bool:
+        """Whether who waits for the pool to be full waits for one connection: its size says none,
+        because it is a null pool's, or follows from an environment that sleeps."""
+        policy = self.policy
+        derived = not policy.min_size and policy.reason("min_size").origin == "environment"
+        return derived or not policy.pooled
 
     # -- counting -----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -13,7 +13,7 @@ from ..core.environment import Environment
 from .entry import Entry
 from .schema import check_unique, normal, read
 
-Path = str | Environment | Sequence[str | Environment] | None
+Path = str | Environment | Entry | Sequence[str | Environment | Entry] | None
 """What ``environment=`` takes: what is on the path to a database."""
 
 
@@ -50,8 +50,10 @@ def find(name: str) -> Entry:
         # Several aliases may belong to one entry.
         closest = list(dict.fromkeys(names[each].name for each in close))[:3]
         hint = f": did you mean {' or '.join(closest)}?" if closest else "."
+        # A conninfo given by mistake has a password in it.
+        told = repr(name[:60]) if "://" not in name and "=" not in name else "that (withheld)"
         raise UnknownEnvironment(
-            f'no environment is called {name!r}{hint} The command "everpool environments" lists all'
+            f'no environment is called {told}{hint} The command "everpool environments" lists all'
         )
     return entry
 
@@ -64,7 +66,7 @@ def resolve(value: Path) -> tuple[Environment, ...]:
     """
     if value is None:
         return ()
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+    if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes | bytearray):
         return tuple(_facts(each) for each in value)
     return (_facts(value),)
 
@@ -90,9 +92,11 @@ def _names() -> Mapping[str, Entry]:
 def _facts(value: object) -> Environment:
     if isinstance(value, Environment):
         return value
+    if isinstance(value, Entry):
+        return value.facts
     if isinstance(value, str):
         return find(value).facts
     raise TypeError(
         "an environment must be a name, an Environment or a sequence of those,"
-        f" not {value!r} of type {type(value).__name__}"
+        f" not {type(value).__name__}"
     )

@@ -13,9 +13,16 @@ from time import monotonic, time
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import everpool
-from everpool import ConnectionPool, Environment, NullConnectionPool, SettingWarning
+from everpool import (
+    ConnectionPool,
+    Environment,
+    NullConnectionPool,
+    SettingWarning,
+    environments,
+)
 from everpool.events import Learned
 from everpool.lab import FaultProxy, PostgresServer
 from tests.support.database import Database
@@ -140,10 +147,16 @@ def test_what_was_found_is_handed_to_the_next_pool(
         assert pool._machine.keepalive == 45.0
 
 
-def test_learn_takes_what_it_can_use_only() -> None:
-    for nonsense in ({}, {"version": 1}, "yes", 3, None):
-        with pytest.raises(ValueError, match="learn must be True, False or what findings"):
-            ConnectionPool("", learn=nonsense, open=False)  # type: ignore[arg-type]
+def test_what_cannot_be_used_is_warned_of_and_the_pool_begins_with_nothing() -> None:
+    for nonsense in ({}, {"version": 2, "idle": [], "age": [], "saved_at": 0}):
+        with pytest.warns(SettingWarning, match="begins with nothing") as caught:
+            pool: Any = ConnectionPool("", learn=nonsense, open=False)
+        assert caught[0].filename == __file__
+        assert pool.policy.learn and not pool.findings()["idle"]
+    assert ConnectionPool("", learn=None, open=False).policy.learn  # nothing found yet
+    for wrong in ("yes", 3, [1]):
+        with pytest.raises(TypeError, match="learn must be True, False, None, or a mapping"):
+            ConnectionPool("", learn=wrong, open=False)  # type: ignore[arg-type]
 
 
 class TestEnvironment:
@@ -171,6 +184,40 @@ class TestEnvironment:
         with pytest.raises(TypeError, match="an environment must be a name"):
             ConnectionPool("", environment=3, open=False)  # type: ignore[arg-type]
 
+    def test_a_conninfo_given_by_mistake_is_not_repeated(self) -> None:
+        for mistake in ("postgresql://joe:hunter2@h/d", "host=h password=hunter2"):
+            with pytest.raises(ValueError, match="withheld") as caught:
+                ConnectionPool("", environment=mistake, open=False)
+            assert "hunter2" not in str(caught.value)
+
+    def test_an_entry_of_the_catalogue_does_as_well(self) -> None:
+        entry = environments.find("aws-nlb")
+        pool: Any = ConnectionPool("", environment=[entry], open=False)
+        assert pool.policy.keepalive == 140
+
+    def test_a_pool_that_keeps_none_tries_one_when_it_is_waited_for(self, dsn: str) -> None:
+        broken: Any = ConnectionPool("host=127.0.0.1 port=1", environment="neon", open=False)
+        with pytest.raises(everpool.PoolTimeout, match="refused"):
+            broken.open(wait=True, timeout=0.5)
+        pool: Any = ConnectionPool(dsn, environment="neon", open=False)
+        pool.open(wait=True, timeout=10)
+        assert pool.snapshot().opened == 1
+        pool.close()
+
+    def test_changes_at_run_time_are_checked_too(self, dsn: str) -> None:
+        pool: Any = ConnectionPool(dsn, environment="fly-postgres", open=False)
+        with pool:
+            with pytest.warns(SettingWarning, match="max_lifetime=3600 is not below") as caught:
+                pool.max_lifetime = 3600
+            assert caught[0].filename == __file__
+            assert "warning: max_lifetime=3600" in pool.policy.explain()
+            pool.max_lifetime = 300
+            assert "warning" not in pool.policy.explain()
+        sleeper: Any = ConnectionPool(dsn, environment="neon", open=False)
+        with sleeper:
+            with pytest.warns(SettingWarning, match="min_size=2 keeps connections open"):
+                sleeper.resize(2, 4)
+
     @pytest.mark.parametrize("null", [False, True])
     def test_a_contradiction_warns_where_the_pool_is_made(self, null: bool) -> None:
         kind: Any = NullConnectionPool if null else ConnectionPool
@@ -197,29 +244,48 @@ class TestEnvironment:
 
 
 class TestHints:
-    """A host's name that gives an environment away: nothing is reached there, the log says so."""
+    """A host's name that gives an environment away; the address is the test's own server."""
 
-    def told(self, caplog: pytest.LogCaptureFixture, **settings: Any) -> list[str]:
+    def told(self, dsn: str, caplog: pytest.LogCaptureFixture, **settings: Any) -> list[str]:
         caplog.set_level(logging.INFO, "everpool")
+        there = conninfo_to_dict(dsn)
+        there.update(hostaddr=there["host"], host="ep-cool-1.eu-central-1.aws.neon.tech")
+        settings = {"min_size": 2, **settings}
         pool: Any = ConnectionPool(
-            "host=ep-cool-1.eu-central-1.aws.neon.tech hostaddr=127.0.0.1 port=1 user=joe",
-            min_size=1,
-            open=False,
-            name="hinted",
-            **settings,
+            make_conninfo("", **there), open=False, name="hinted", **settings
         )
         with pool:
-            eventually(lambda: pool.get_stats().get("connections_errors", 0) > 1)
+            pool.wait(10)
         return [r.getMessage() for r in caplog.records if "looks like" in r.getMessage()]
 
-    def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        (line,) = self.told(caplog)
+    def test_it_is_said_once(self, dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+        (line,) = self.told(dsn, caplog)
         assert line.startswith("pool 'hinted': the host's name looks like Neon.")
         assert "environment='neon'" in line and "keepalive never" in line and "awake" in line
+        assert "min_size=2 keeps connections open" in line
         assert "ep-cool-1" not in line
 
-    def test_not_to_whom_has_told_the_environment(self, caplog: pytest.LogCaptureFixture) -> None:
-        assert not self.told(caplog, environment="aws-nlb")
+    def test_not_to_whom_has_told_the_environment(
+        self, dsn: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not self.told(dsn, caplog, environment="aws-nlb")
+
+    def test_not_to_whom_has_set_all_that_would_follow(
+        self, dsn: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        given = {"min_size": 0, "max_size": 4, "keepalive": inf, "max_idle": 60}
+        given |= {"connect_timeout": 30, "verify_after": 2}
+        assert not self.told(dsn, caplog, **given)
+
+    def test_a_catalogue_that_cannot_be_read_costs_no_connection(
+        self, dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: Any) -> None:
+            raise FileNotFoundError("frozen")
+
+        monkeypatch.setattr("everpool.environments.hint_for", fail)
+        assert not self.told(dsn, caplog)
+        assert "error connecting" not in caplog.text
 
 
 def test_all_names_are_public() -> None:
