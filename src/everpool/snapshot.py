@@ -227,7 +227,7 @@ class Snapshot:
             cuts, cuts_lent, leaks = dict(machine.cuts), machine.cuts_lent, dict(machine.leaks)
             policy, experiments = machine.policy, machine.experiments
             followed = {"keepalive": machine.keepalive, "max_lifetime": machine.lifetime}
-            idle_cut, max_age = machine.learner.beliefs()
+            idle_cut, max_age = machine.beliefs()
             beliefs = (("idle_cut", idle_cut, "keepalive"), ("max_age", max_age, "max_lifetime"))
             opened, open_failed = machine.connector.successes, machine.connect_errors
         slots = dict.fromkeys((state.value for state in State), 0)

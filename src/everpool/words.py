@@ -67,6 +67,8 @@ def _slept(slept: e.Slept) -> str:
 
 
 def _learned(learned: e.Learned) -> str:
+    if learned.before == learned.after:
+        return f"{learned.setting}={learned.before:g} s is kept: {learned.why}"
     change = f"{learned.setting} from {learned.before:g} s to {learned.after:g} s"
     if learned.contradicts:
         return f"{learned.setting}={learned.before:g} s is kept, but {learned.why}: {change} is due"

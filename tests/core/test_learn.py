@@ -167,7 +167,7 @@ class TestIdleCut:
     def test_an_outage_takes_what_died_just_now(self, deaths):
         for at in (1000, 2000, 3000):
             deaths.seen(at, 350.0)
-        deaths.outage(3005)
+        deaths.outage(3005, 3004)
         assert idle_cut(deaths) is None and len(deaths.idle.events) == 2
 
     def test_memory_is_bounded(self, deaths):

@@ -77,7 +77,7 @@ class AsyncEngine(Generic[ACT]):
         self._policy = policy
         self._mutex = rt.Mutex()
         self._reading = RLock()  # of what the fast paths depend on
-        self._machine = self._new_machine(policy)
+        self._machine = Machine(policy, monotonic(), random)
         self._machine.closed, self._machine.condition = True, Condition.CLOSED
         self._background: rt.Background | None = None
         self._jobs: dict[Slot, rt.Job | None] = {}

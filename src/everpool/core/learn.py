@@ -19,6 +19,7 @@ A death that is followed by refused connections belongs to an outage, and is for
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -151,7 +152,7 @@ class Limit:
 
     def died(self, event: Event) -> None:
         """Note a death."""
-        together = [e for e in self.events if event.found_at - e.found_at <= TOGETHER]
+        together = [e for e in self.events if abs(event.found_at - e.found_at) <= TOGETHER]
         for other in reversed(together):
             if other.exact is event.exact and (event.exact or self._alike(other, event)):
                 other.add(event)
@@ -160,7 +161,8 @@ class Limit:
         else:
             if self.events and not together and not self.events[-1].sound:
                 self.events.pop()  # its moment is over
-            self.events.append(event)
+            # One that died while lent is told of when it is returned, however late.
+            insort(self.events, event, key=lambda e: e.found_at)
             del self.events[:-MOST_EVENTS]
         self._count()
 
@@ -197,8 +199,20 @@ class Limit:
         self.events = [e for e in self.events if e.found_at < since and e.seen_at >= oldest]
         self._count()
 
-    def belief(self, young: float = float("inf")) -> Belief | None:
-        """The least limit that enough deaths of connections younger than ``young`` agree on."""
+    def load(self, events: list[Event], now: float) -> None:
+        """Begin with these."""
+        self.events = sorted(events, key=lambda e: e.found_at)
+        most = max(self.events, key=lambda e: e.outlived, default=None)
+        if most is not None:
+            self._lives.append((now, most.bound, most.outlived))
+        self.forget(now, since=float("inf"))
+
+    def belief(self, young: float = float("inf"), kept: bool = False) -> Belief | None:
+        """The least limit that enough deaths of connections younger than ``young`` agree on.
+
+        :param kept: it is followed already: then only what refutes each death ends it, or a cut
+            of some paths only would be believed and doubted in turns.
+        """
         sound = [event for event in self.events if event.sound and event.age < young]
         sound.sort(key=lambda event: event.least)
         for index, first in enumerate(sound):
@@ -208,7 +222,7 @@ class Limit:
                 continue
             outlived = self._outlived(latest)
             # Of those that went so far, half at least must have died.
-            if outlived <= min(self._most_outlived, sum(event.deaths for event in latest)):
+            if kept or outlived <= min(self._most_outlived, sum(e.deaths for e in latest)):
                 return Belief(
                     value=min(event.least for event in latest),
                     style=max(group, key=lambda e: e.deaths).style,
@@ -240,11 +254,14 @@ class Learner:
         self.idle = Limit(IDLE_WINDOW, MOST_OUTLIVED_SILENCES)
         self.age = Limit(AGE_WINDOW, MOST_OUTLIVED_AGES)
 
-    def beliefs(self) -> tuple[Belief | None, Belief | None]:
-        """The idle cut and the maximum age, as far as they are believed in."""
-        age = self.age.belief()
+    def beliefs(
+        self, idle_kept: bool = False, age_kept: bool = False
+    ) -> tuple[Belief | None, Belief | None]:
+        """The idle cut and the maximum age, as far as they are believed in; see `Limit.belief`."""
+        age = self.age.belief(kept=age_kept)
         # What was old enough to die of its age says nothing of its silence.
-        return self.idle.belief(age.value / AGE_WINDOW if age else float("inf")), age
+        young = age.value / AGE_WINDOW if age else float("inf")
+        return self.idle.belief(young, idle_kept), age
 
     def died(
         self,
@@ -285,10 +302,10 @@ class Learner:
         self.idle.died(event(silence, silence, declared=declared, void=not idle))
         self.age.died(event(lived, age, counts=lively))
 
-    def outage(self, now: float) -> None:
-        """Connecting fails: what died just now died of that."""
+    def outage(self, now: float, began_at: float) -> None:
+        """An attempt to connect that began then has failed: what died just before died of that."""
         for limit in (self.idle, self.age):
-            limit.forget(now, since=now - OUTAGE)
+            limit.forget(now, since=began_at - OUTAGE)
 
     def forget(self, now: float) -> None:
         """Forget what is too old."""
@@ -308,8 +325,7 @@ class Learner:
         `checked` has seen.
         """
         for limit, events in ((self.idle, saved["idle"]), (self.age, saved["age"])):
-            limit.events = [_loaded(event, now - elapsed) for event in events]
-            limit.forget(now, since=float("inf"))
+            limit.load([_loaded(event, now - elapsed) for event in events], now)
 
 
 def _latest(events: Sequence[Event]) -> list[Event]:

@@ -59,6 +59,7 @@ class Learning(Books):
         "_experiment_at",
         "_phase",
         "_random",
+        "_slept_at",
         "experiments",
         "keepalive",
         "learner",
@@ -76,6 +77,7 @@ class Learning(Books):
         self._doubted: list[tuple[float, float, float]] = []
         self._contradicted: dict[str, float] = {}  # what the owner has been told, by setting
         self._adopt_at = inf
+        self._slept_at = -inf  # what was heard before it says nothing of the path
         self._experiment_at = now + EXPERIMENT_EVERY
         self.experiments = 0
 
@@ -86,13 +88,16 @@ class Learning(Books):
         if not self._learns() or cause.style not in TEACHING or self.connector.trouble is not None:
             return
         heard_at = max(slot.heard_at, slot.since)
+        if heard_at < self._slept_at:
+            return
         tested = not lent and slot.sent_at > heard_at
         silence = (slot.sent_at if tested else slot.died_at) - heard_at
         age = slot.died_at - slot.opened_at
-        if slot.experiment == "idle" and self.learner.idle.confirmed(silence, now):
-            return
-        if slot.experiment == "age" and self.learner.age.confirmed(age, now):
-            return
+        if not lent and not (cause.concerns_all and not cause.says_idle):
+            if slot.experiment == "idle" and self.learner.idle.confirmed(silence, now):
+                return
+            if slot.experiment == "age" and self.learner.age.confirmed(age, now):
+                return
         self.learner.died(
             heard_at=heard_at,
             found_at=slot.died_at,
@@ -143,14 +148,14 @@ class Learning(Books):
             slot.experiment = ""
 
     def _learn_of_end(self, slot: Slot, now: float) -> None:
-        """The pool closes a connection that lived to this age."""
+        """The pool closes a connection; it lived as long as it was heard."""
         weight = EXPERIMENT if slot.experiment == "age" else 1
-        if self.learner.age.lived(now - slot.opened_at, now, weight):
+        if self.learner.age.lived(slot.heard_at - slot.opened_at, now, weight):
             self._adopt(now)
 
-    def _learn_of_outage(self, now: float) -> None:
-        """Connecting failed."""
-        self.learner.outage(now)
+    def _learn_of_outage(self, began_at: float, now: float) -> None:
+        """An attempt to connect that began then has failed."""
+        self.learner.outage(now, began_at)
         self._adopt_soon(now)
 
     def taught(self, saved: Mapping[str, Any], elapsed: float, now: float) -> None:
@@ -165,14 +170,13 @@ class Learning(Books):
 
     def _adopt_soon(self, now: float) -> None:
         """Follow what is believed when all that belongs to this moment is known."""
-        self._adopt_at = min(self._adopt_at, now + SETTLED_AFTER)
+        self._adopt_at = now + SETTLED_AFTER
         self._wake_at(self._adopt_at)
 
     def _adopt(self, now: float) -> None:
         """Follow what is believed now."""
-        self._adopt_at = inf
         keepalive, lifetime = self.keepalive, self.lifetime
-        idle, age = self.learner.beliefs() if self._learns() else (None, None)
+        idle, age = self.beliefs() if self._learns() else (None, None)
         self.keepalive = self._followed("keepalive", keepalive, idle, KEEPALIVE_SHARE, now)
         self.lifetime = self._followed("max_lifetime", lifetime, age, LIFETIME_SHARE, now)
         if self.keepalive != keepalive:
@@ -186,6 +190,15 @@ class Learning(Books):
         if (self.keepalive, self.lifetime) != (keepalive, lifetime):
             self._experiment_at = now + EXPERIMENT_EVERY
             self.hasten(now)
+        self._adopt_at = inf
+
+    def beliefs(self) -> tuple[Belief | None, Belief | None]:
+        """The idle cut and the maximum age that are believed in."""
+        policy, told = self.policy, self._contradicted
+        return self.learner.beliefs(
+            self.keepalive < policy.keepalive or "keepalive" in told,
+            self.lifetime < policy.max_lifetime or "max_lifetime" in told,
+        )
 
     def _followed(
         self, name: str, current: float, belief: Belief | None, share: float, now: float
@@ -198,7 +211,7 @@ class Learning(Books):
             return own
         if name == "keepalive" and own == inf:
             return own  # a ping would keep the database awake
-        if not _differs(taught, current):
+        if taught == current or (belief is not None and not _differs(taught, current)):
             return current
         if belief is not None:
             why = _evidence(name, belief, share)
@@ -214,7 +227,7 @@ class Learning(Books):
         told = self._contradicted.get(name, own)
         if belief is None or taught >= own:
             if self._contradicted.pop(name, None) is not None:
-                self._tell(Learned(now, name, told, own, "nothing speaks against it now", False))
+                self._tell(Learned(now, name, own, own, "nothing speaks against it now", False))
         elif _differs(taught, told):
             self._contradicted[name] = taught
             share = KEEPALIVE_SHARE if name == "keepalive" else LIFETIME_SHARE
@@ -248,7 +261,8 @@ class Learning(Books):
         idle, age = self._believed()
         if len(self.idle) < 2:
             return
-        if idle is not None:
+        # Who would not ask before lending must not be left with a connection that may be dead.
+        if idle is not None and self.policy.verify_after < idle.value:
             length = BEYOND_IDLE * idle.value
             for slot in self.idle:  # the first rests longest, and is lent last
                 if slot.expires_at - now > length and not slot.experiment:
@@ -263,7 +277,7 @@ class Learning(Books):
 
     def _believed(self) -> tuple[Belief | None, Belief | None]:
         """The beliefs that are followed: about the idle cut and about the age."""
-        idle, age = self.learner.beliefs()
+        idle, age = self.beliefs()
         return (
             idle if self.keepalive < self.policy.keepalive else None,
             age if self.lifetime < self.policy.max_lifetime else None,

@@ -360,4 +360,5 @@ class Machine(Upkeep):
         Its answer is news of the database, so a thousand who ask cause one ping.
         """
         if self.stale(now):
-            self._ping(self.idle.pop(0), now)
+            index = next((i for i, s in enumerate(self.idle) if not s.experiment), 0)
+            self._ping(self.idle.pop(index), now)

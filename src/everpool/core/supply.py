@@ -92,7 +92,8 @@ class Supply(Learning):
         retry_in = self.connector.failed(now, trouble, wanted)
         self._wake_at(self.connector.not_before)
         self._tell(OpenFailed(now, slot.number, trouble, text, retry_in, now - slot.since))
-        self._learn_of_outage(now)
+        if trouble in (Trouble.GONE, Trouble.SILENT):
+            self._learn_of_outage(slot.since, now)
         if fine_before and trouble is Trouble.GONE:
             self.suspect_all(now)
         self._refill(now)

@@ -34,6 +34,9 @@ LONGEST_SLEEP = 5.0
 # Keepalives due within so long of each other go out together: one wake-up instead of many.
 COALESCE = 0.5
 
+# In these states nobody counts from when the present loan began.
+RESTING = (State.IDLE, State.TESTING, State.SUSPECT)
+
 # Those due that found no room in one round of keepalives try again so much later.
 PAUSE = 0.05
 
@@ -94,7 +97,10 @@ class Upkeep(Supply):
         ``seconds`` is what the core's clock has missed. What is in flight gets its whole time
         again: nothing is given up for an answer that we came late to read.
         """
+        self._slept_at = now
         for slot in self.slots:
+            if slot.state in RESTING:
+                slot.since -= seconds
             slot.heard_at -= seconds
             slot.checked_at -= seconds
             slot.opened_at -= seconds
@@ -112,6 +118,10 @@ class Upkeep(Supply):
     def reconcile(self) -> None:
         super().reconcile()
         self._renewing = True
+        self._adopt_at = -inf
+        for slot in self.slots:
+            if not slot.experiment:
+                slot.keepalive = min(slot.keepalive, self.keepalive)
         # The next tick finds what else was left undone.
         self.next_wake = self._retire_at = self._ping_at = self._leak_at = -inf
 

@@ -122,8 +122,7 @@ class Cause:
     @property
     def says_idle(self) -> bool:
         """Whether the server or a pooler said that the connection was cut for being idle."""
-        low = self.text.lower()
-        return self.sqlstate == "57P05" or ("idle" in low and "transaction" not in low)
+        return self.sqlstate == "57P05" or bool(_SAYS_IDLE(self.text.lower()))
 
     @property
     def concerns_all(self) -> bool:
@@ -134,6 +133,11 @@ class Cause:
         said = " ".join(part for part in (self.sqlstate, self.text) if part)
         return f"{self.style} ({said})" if said else self.style
 
+
+# PgBouncer, Odyssey, PgDog, Pgpool. A server's text may name a database, so words are not enough.
+_SAYS_IDLE = re.compile(
+    r"client_idle_timeout|(due to|exceeded) idle timeout|disconnecting idle client|client_idle_limit"
+).search
 
 # PostgreSQL's in the classes that end connections; poolers use the same ones.
 _KNOWN = frozenset(
