@@ -12,7 +12,18 @@ from everpool.core.events import Cut, Learned, Retired
 from everpool.core.policy import Reason
 from everpool.core.verdict import Cause
 
-from .random_paths import DAY, HOUR, START, live, long_sleeps, pool_on, restart, trouble, visit
+from .random_paths import (
+    DAY,
+    FREE,
+    HOUR,
+    START,
+    live,
+    long_sleeps,
+    pool_on,
+    restart,
+    trouble,
+    visit,
+)
 from .simulation import KILLERS, Path, World
 
 LOUD = sorted(KILLERS)
@@ -171,6 +182,93 @@ class TestRestraint:
         trouble(world, 2, 0, 4)
         world.run(4 * DAY)
         assert len(learned(world)) == 1
+
+
+class TestOddities:
+    def test_a_corpse_that_is_returned_late_spoils_nothing(self):
+        world = pool_on(Path(350.0), 1, min_size=4, max_size=6)
+        world.run(10.0)
+        (holder,) = world.borrow(1)
+        assert holder.conn is not None
+        world.cut([holder.conn])
+        world.run(2 * HOUR)
+        keepalive = world.machine.keepalive
+        assert keepalive < 350.0
+        world.release(holder)
+        world.run(60.0)
+        assert world.machine.keepalive == keepalive
+
+    def test_who_does_not_ask_before_lending_is_not_experimented_on(self):
+        world = pool_on(Path(100.0, kill="silence"), 1, verify_after=inf, keepalive=40.0)
+        saved = pool_on(Path(100.0), 2)
+        saved.run(HOUR)
+        world.machine.taught(saved.machine.learner.save(saved.now), 0.0, world.now)
+        visit(world, 140.0)
+        world.run(12 * HOUR)
+        assert world.lent_dead == 0 and world.path_cuts == 0
+
+    def test_what_dies_while_this_machine_sleeps_is_no_sample(self):
+        world = pool_on(Path(), 1, keepalive=45.0)
+        for hours in (8, 2, 30, 3, 2, 2):
+            world.run(25.0)
+            for conn in world.alive:
+                conn.cause = Cause("RST")
+            world.slept(hours * HOUR)
+            world.run(30.0)
+            assert all(cut.silent_for > HOUR for cut in world.tell_of(Cut)[-4:])
+        assert not world.tell_of(Learned)
+
+    @pytest.mark.parametrize("reasons", [FREE, GIVEN], ids=["free", "given"])
+    def test_a_cut_of_some_paths_only_is_not_told_again_and_again(self, reasons):
+        world = pool_on(Path(), 1, reasons=reasons)
+
+        def some() -> None:
+            for conn in world.alive:
+                if conn.number % 2 and world.now - conn.heard_at >= 350.0:
+                    world.cut([conn], Cause("RST"))
+            world.after(5.0, some)
+
+        some()
+        world.run(3 * DAY)
+        assert 1 <= len(learned(world)) <= 12
+
+    def test_an_outage_whose_connects_hang_long_is_one(self):
+        world = pool_on(Path(), 1)
+        world.server.connect_timeout = 25.0
+        for _ in range(4):
+            world.run(300.0)
+            world.server.silent = True
+            world.cut(world.alive, Cause("RST"))
+            world.run(40.0)
+            world.heal()
+            world.run(20.0)
+        assert not learned(world)
+
+    def test_a_text_that_speaks_of_idleness_by_chance_is_not_believed(self):
+        said = 'terminating connection: database "idle_heroes" was dropped'
+        assert not Cause("FATAL", "57P01", said).says_idle
+        for sqlstate, text in (
+            ("57P05", "whatever"),
+            ("08P01", "client_idle_timeout"),
+            ("08006", "Connection was dropped by Odyssey due to idle timeout"),
+        ):
+            assert Cause("FATAL", sqlstate, text).says_idle
+        assert not Cause("FATAL", "08P01", "idle transaction timeout").says_idle
+
+    @pytest.mark.parametrize("kill", ["rst", "rst-next"])
+    def test_health_probes_do_not_disturb_experiments(self, kill):
+        world = pool_on(Path(100.0, kill=kill), 1)
+        world.run(6 * HOUR)
+        world.path = Path()
+
+        def probe() -> None:
+            world.machine.probe(world.now)
+            world.settle()
+            world.after(15.0, probe)
+
+        probe()
+        world.run(12 * HOUR)
+        assert world.machine.keepalive == START
 
 
 class TestExperiments:

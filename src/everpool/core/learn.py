@@ -44,6 +44,10 @@ MOST_OUTLIVED_SILENCES = 8
 MOST_OUTLIVED_AGES = 2
 EXPERIMENT = 4
 
+# Where a cut comes and goes, or concerns some paths only, beliefs would come and go with it: each
+# time it takes twice as much to refute them, until it takes some 32 hours of experiments.
+MOST_PATIENCE = 128
+
 # Connections remembered that lived long: many times what refutes a limit.
 MOST_LIVES = 256
 
@@ -198,6 +202,10 @@ class Limit:
         oldest = now - FORGOTTEN_AFTER
         self.events = [e for e in self.events if e.found_at < since and e.seen_at >= oldest]
         self._count()
+
+    def withdrawn(self) -> None:
+        """What was believed was refuted: should it come back, that will take twice as much."""
+        self._most_outlived = min(2 * self._most_outlived, MOST_PATIENCE)
 
     def load(self, events: list[Event], now: float) -> None:
         """Begin with these."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from .books import Books
 from .events import Learned
-from .learn import EXPERIMENT, MOST_EVENTS, TOGETHER, Belief, Learner
+from .learn import EXPERIMENT, MOST_EVENTS, TOGETHER, Belief, Learner, Limit
 from .policy import Policy
 from .rules import KEEPALIVE_SHARE, LIFETIME_SHARE, seconds
 from .slot import Slot
@@ -217,6 +217,7 @@ class Learning(Books):
             why = _evidence(name, belief, share)
         else:
             why = "connections live longer now, or the deaths it stood on are long ago"
+            self._limit(name).withdrawn()
         self._tell(Learned(now, name, current, taught, why, False))
         return taught
 
@@ -227,11 +228,15 @@ class Learning(Books):
         told = self._contradicted.get(name, own)
         if belief is None or taught >= own:
             if self._contradicted.pop(name, None) is not None:
+                self._limit(name).withdrawn()
                 self._tell(Learned(now, name, own, own, "nothing speaks against it now", False))
         elif _differs(taught, told):
             self._contradicted[name] = taught
             share = KEEPALIVE_SHARE if name == "keepalive" else LIFETIME_SHARE
             self._tell(Learned(now, name, own, taught, _evidence(name, belief, share), True))
+
+    def _limit(self, name: str) -> Limit:
+        return self.learner.idle if name == "keepalive" else self.learner.age
 
     def follow(self, policy: Policy, now: float) -> None:
         """Go on under other settings."""
