@@ -246,8 +246,8 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
 
     def _set(self, name: str, value: Any) -> None:
         """Change one setting."""
-        if value == getattr(self._policy, name):
-            return  # as when psycopg_pool's own constructor sets it
+        if not hasattr(self, "_hub"):
+            return  # psycopg_pool's own constructor sets what the policy has already
         self._change({name: value}, stacklevel=4)
         self._read_fast_paths()
 

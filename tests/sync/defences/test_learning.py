@@ -212,6 +212,8 @@ class TestEnvironment:
             assert caught[0].filename == __file__
             assert "warning: max_lifetime=3600" in pool.policy.explain()
             pool.max_lifetime = 300
+            pool.max_lifetime = 300  # to set it is to pin it, whatever it was
+            assert pool.policy.reason("max_lifetime").origin == "changed"
             assert "warning" not in pool.policy.explain()
         sleeper: Any = ConnectionPool(dsn, environment="neon", open=False)
         with sleeper:
