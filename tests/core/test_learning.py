@@ -244,6 +244,19 @@ class TestOddities:
             world.run(20.0)
         assert not learned(world)
 
+    def test_deaths_that_never_end_are_learned_from_all_the_same(self):
+        world = pool_on(Path(), 1, keepalive=45.0)
+
+        def one() -> None:
+            oldest = min(world.alive, key=lambda conn: conn.heard_at)
+            if world.now - oldest.heard_at >= 5.0:
+                world.cut([oldest], Cause("FIN"))
+            world.after(1.3, one)
+
+        one()
+        world.run(60.0)
+        assert learned(world)
+
     def test_a_text_that_speaks_of_idleness_by_chance_is_not_believed(self):
         said = 'terminating connection: database "idle_heroes" was dropped'
         assert not Cause("FATAL", "57P01", said).says_idle

@@ -43,6 +43,7 @@ BEYOND_AGE = 1.2
 
 # When all that a death belongs to is known: others that died with it, connects that fail.
 SETTLED_AFTER = 2 * TOGETHER
+SETTLED_AT_LAST = 3 * TOGETHER  # where one dies after the other
 
 # An answer so much later proves nothing about a silence: that was an outage.
 PROVEN_WITHIN = 2.0
@@ -54,6 +55,7 @@ TEACHING = frozenset({"FIN", "RST", "FATAL", "silence"})
 class Learning(Books):
     __slots__ = (
         "_adopt_at",
+        "_adopt_by",
         "_contradicted",
         "_doubted",
         "_experiment_at",
@@ -76,7 +78,7 @@ class Learning(Books):
         # When silent ones were asked that were closed unproven, when last heard, and their age.
         self._doubted: list[tuple[float, float, float]] = []
         self._contradicted: dict[str, float] = {}  # what the owner has been told, by setting
-        self._adopt_at = inf
+        self._adopt_at = self._adopt_by = inf
         self._slept_at = -inf  # what was heard before it says nothing of the path
         self._experiment_at = now + EXPERIMENT_EVERY
         self.experiments = 0
@@ -170,7 +172,9 @@ class Learning(Books):
 
     def _adopt_soon(self, now: float) -> None:
         """Follow what is believed when all that belongs to this moment is known."""
-        self._adopt_at = now + SETTLED_AFTER
+        if self._adopt_at == inf:
+            self._adopt_by = now + SETTLED_AT_LAST
+        self._adopt_at = min(now + SETTLED_AFTER, self._adopt_by)
         self._wake_at(self._adopt_at)
 
     def _adopt(self, now: float) -> None:
