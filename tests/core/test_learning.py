@@ -253,6 +253,7 @@ class TestOddities:
                 world.cut([oldest], Cause("FIN"))
             world.after(1.3, one)
 
+        world.run(5.0)
         one()
         world.run(60.0)
         assert learned(world)
