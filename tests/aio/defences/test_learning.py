@@ -104,7 +104,9 @@ async def test_nobody_notices_and_the_third_generation_is_the_last(
         (lesson,) = life.snapshot.learned
         assert lesson.fact == "idle_cut" and lesson.followed and lesson.events >= GENERATIONS
         (setting,) = (s for s in life.snapshot.settings if s.name == "keepalive")
-        assert (setting.value, setting.origin) == (told.after, "learned")
+        # The pings that follow a silent cut's discovery may show that it is shorter still.
+        assert all(later.after < later.before for later in life.told)
+        assert (setting.value, setting.origin) == (life.told[-1].after, "learned")
         assert json.loads(json.dumps(life.findings)) == life.findings
 
 
