@@ -211,7 +211,7 @@ class Learning(Books):
         own: float = getattr(self.policy, name)
         taught = own if belief is None else min(own, max(LEAST_LEARNED, share * belief.value))
         if self.policy.reason(name).origin in ("given", "changed"):
-            self._contradict(name, own, taught, belief, now)
+            self._contradict(name, own, taught, belief, share, now)
             return own
         if name == "keepalive" and own == inf:
             return own  # a ping would keep the database awake
@@ -226,7 +226,13 @@ class Learning(Books):
         return taught
 
     def _contradict(
-        self, name: str, own: float, taught: float, belief: Belief | None, now: float
+        self,
+        name: str,
+        own: float,
+        taught: float,
+        belief: Belief | None,
+        share: float,
+        now: float,
     ) -> None:
         """Tell the owner, once, that a setting of his stands against what was learned."""
         told = self._contradicted.get(name, own)
@@ -236,7 +242,6 @@ class Learning(Books):
                 self._tell(Learned(now, name, own, own, "nothing speaks against it now", False))
         elif _differs(taught, told):
             self._contradicted[name] = taught
-            share = KEEPALIVE_SHARE if name == "keepalive" else LIFETIME_SHARE
             self._tell(Learned(now, name, own, taught, _evidence(name, belief, share), True))
 
     def _limit(self, name: str) -> Limit:
