@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ._sync.pool import ConnectionPool
     from .core.environment import Environment
     from .core.health import Health
+    from .core.outcome import Outcome
     from .errors import (
+        DeadlineExceeded,
         PoolClosed,
         PoolSaturated,
         PoolTimeout,
@@ -34,11 +36,13 @@ __all__ = [
     "AsyncConnectionPool",
     "AsyncNullConnectionPool",
     "ConnectionPool",
+    "DeadlineExceeded",
     "Death",
     "Environment",
     "Health",
     "Lesson",
     "NullConnectionPool",
+    "Outcome",
     "PoolClosed",
     "PoolSaturated",
     "PoolTimeout",
@@ -55,11 +59,13 @@ _PLACES = {
     "AsyncConnectionPool": "._async.pool",
     "AsyncNullConnectionPool": "._async.null_pool",
     "ConnectionPool": "._sync.pool",
+    "DeadlineExceeded": ".errors",
     "Death": ".snapshot",
     "Environment": ".core.environment",
     "Health": ".core.health",
     "Lesson": ".snapshot",
     "NullConnectionPool": "._sync.null_pool",
+    "Outcome": ".core.outcome",
     "PoolClosed": ".errors",
     "PoolSaturated": ".errors",
     "PoolTimeout": ".errors",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
+from .core.outcome import Outcome
+
 __all__ = [
+    "DeadlineExceeded",
     "PoolClosed",
     "PoolSaturated",
     "PoolTimeout",
@@ -37,6 +41,7 @@ class Refused(Exception):
     code = ""
     retry_after = 0.0
     picture = ""
+    outcome = Outcome.NOT_STARTED  # of the work: without a connection, there was none
 
     def explained(self, code: str, retry_after: float, picture: str) -> Refused:
         """Fill in what the attributes say; return the exception."""
@@ -68,6 +73,17 @@ class PoolSaturated(Refused, PoolTimeout):
     """
 
     __module__ = "everpool"
+
+
+class DeadlineExceeded(psycopg.OperationalError, TimeoutError):
+    """The work in hand was ended at its ``deadline``.
+
+    :ivar outcome: what became of its transaction.
+    """
+
+    __module__ = "everpool"
+
+    outcome = Outcome.ROLLED_BACK
 
 
 # Their names are those they are caught by.

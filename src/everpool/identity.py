@@ -1,0 +1,38 @@
+"""Asking a server who it is: the query, to be sent alone or with others, and its answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .core.incarnation import Incarnation
+
+# `pg_control_checkpoint()` has the old timeline for half a second after a promotion; the name
+# of the file that is being written has the new one at once. A standby writes none.
+_QUERY = """
+SELECT pg_backend_pid(), (SELECT system_identifier FROM pg_control_system()),
+ CASE WHEN pg_is_in_recovery() THEN '0'
+  ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END,
+ (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+ (SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0) FROM {})
+"""
+
+
+def _made(view: str) -> bytes:
+    return " ".join(_QUERY.format(view).split()).encode()
+
+
+_NEWER, _OLDER = _made("pg_stat_wal"), _made("pg_stat_bgwriter")
+
+
+def question(server_version: int) -> bytes:
+    """The query, for a server of this version (as in ``pgconn.server_version``)."""
+    return _NEWER if server_version >= 140000 else _OLDER
+
+
+def answer(result: Any) -> tuple[int, Incarnation]:
+    """The backend's process id, as the server knows it, and the server's incarnation.
+
+    :param result: the query's `PGresult`, in text format.
+    """
+    pid, system, timeline, started, reset = (result.get_value(0, i) for i in range(5))
+    return int(pid), Incarnation(int(system), int(timeline, 16), int(started), int(reset))
