@@ -16,6 +16,7 @@ from psycopg_pool.abc import (
 
 from ..core import policy as defaults
 from .pool import AsyncConnectionPool
+from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
@@ -57,6 +58,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -82,6 +84,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            judge=judge,
             environment=environment,
         )
 

@@ -32,7 +32,7 @@ from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from .lease import AsyncLease
-from .reporting import AsyncReporting
+from .working import AsyncWorking, Judge
 
 if True:  # ASYNC
     import asyncio
@@ -83,7 +83,7 @@ class _View:
         pass
 
 
-class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
+class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[ACT]):
     """A connection pool that takes it for granted that any connection can be cut at any moment.
 
     All parameters of `psycopg_pool.AsyncConnectionPool` are honoured, with the same defaults.
@@ -115,6 +115,10 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
         with the cause, as soon as an attempt to connect has failed.
+    :param judge: ``judge(failure, verdict)``, called with each `Failure` of a transaction of
+        `run` or `attempts` and the `Verdict` that the pool came to. What it returns, usually
+        ``verdict.replace(repeat=…)``, is followed; None leaves it so. What became of the
+        transaction is no matter of opinion, and one in doubt is never repeated.
 
     :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
     :raises TypeError: a setting is of the wrong kind, or unknown.
@@ -171,8 +175,11 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
     ) -> None:
         self._closed = True
+        self._judge = judge
+        self._chaos = None
         self._lessons = None
         if learn is None:
             learn = True  # nothing was found yet

@@ -19,6 +19,7 @@ from psycopg_pool.abc import (
 
 from ..core import policy as defaults
 from .pool import ConnectionPool
+from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
@@ -60,6 +61,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -85,6 +87,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            judge=judge,
             environment=environment,
         )
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from .incarnation import Incarnation
 from .verdict import Cause
 
 
@@ -132,11 +133,13 @@ class Slot:
         "checked_at",
         "conn",
         "died_at",
+        "direct",
         "experiment",
         "expires_at",
         "generation",
         "given_up_at",
         "heard_at",
+        "incarnation",
         "keepalive",
         "leaked",
         "link",
@@ -170,6 +173,8 @@ class Slot:
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
         self.cause: Cause | None = None  # what killed it, if its owner knows
+        self.incarnation: Incarnation | None = None  # of its server, if that can be told
+        self.direct = False  # no pooler changes the server under it
         self.conn: Any = None
         self.link: Any = None
 
