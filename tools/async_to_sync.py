@@ -60,6 +60,8 @@ NAMES: dict[str, str] = {
     "AsyncEngine": "Engine",
     "AsyncLease": "Lease",
     "AsyncLending": "Lending",
+    "AsyncListener": "Listener",
+    "AsyncListening": "Listening",
     "AsyncReporting": "Reporting",
     "AsyncConnectFailedCB": "ConnectFailedCB",
     "AsyncConnectionCB": "ConnectionCB",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._sync.null_pool import NullConnectionPool
     from ._sync.pool import ConnectionPool
     from .core.environment import Environment
+    from .core.gap import Gap
     from .core.health import Health
     from .core.outcome import Outcome
     from .errors import (
@@ -39,6 +40,7 @@ __all__ = [
     "DeadlineExceeded",
     "Death",
     "Environment",
+    "Gap",
     "Health",
     "Lesson",
     "NullConnectionPool",
@@ -62,6 +64,7 @@ _PLACES = {
     "DeadlineExceeded": ".errors",
     "Death": ".snapshot",
     "Environment": ".core.environment",
+    "Gap": ".core.gap",
     "Health": ".core.health",
     "Lesson": ".snapshot",
     "NullConnectionPool": "._sync.null_pool",

@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
+from weakref import WeakSet
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -32,6 +33,7 @@ from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
 from .lease import AsyncLease
+from .listener import HEARTBEAT, AsyncListener
 from .reporting import AsyncReporting
 
 if True:  # ASYNC
@@ -227,6 +229,7 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         )
         self._reconnect_failed = reconnect_failed
         self._hub = Hub(self.name)
+        self._ears: WeakSet[rt.Ear] = WeakSet()  # of those who listen for notifications
         self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if True:  # ASYNC
@@ -348,6 +351,10 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         self._closed = True
         self._direct = False
         stopping = self._stop()
+        with self._mutex:
+            ears = list(self._ears)
+        for ear in ears:
+            ear.ring()
         listeners = self._hub.dismiss()
         await rt.finish(stopping, timeout)
         await rt.linger(listeners, min(timeout, LISTENERS_GRACE))
@@ -458,6 +465,28 @@ class AsyncConnectionPool(AsyncReporting[ACT], psycopg_pool.AsyncConnectionPool[
         """
         self._check_pool_putconn(conn)
         await self._give_back(conn, conn._slot)  # type: ignore[attr-defined]
+
+    def listen(self, *channels: str, heartbeat: float = HEARTBEAT) -> AsyncListener:
+        """Listen for notifications, on a connection of the pool, for as long as it takes.
+
+        ::
+
+            async with pool.listen("jobs") as notes:
+                async for note in notes:
+                    ...  # a `psycopg.Notify`, or a `Gap`
+
+        It survives cuts: on another connection it listens anew, and yields a `Gap` where
+        notifications may have been lost. It ends when it or the pool is closed.
+
+        :param channels: their names, as `NOTIFY` has them in quotes: case matters.
+        :param heartbeat: seconds between two notifications that the listener sends to itself,
+            by which it notices that its connection is dead; ``inf`` for none.
+        :raises ValueError: no channel, a name that is none, or a heartbeat that is not positive.
+        """
+        listener = AsyncListener(self, channels, heartbeat)
+        with self._mutex:
+            self._ears.add(listener.ear)
+        return listener
 
     def _usable(self) -> None:
         """Check that the pool is open, and open it in a forked child.

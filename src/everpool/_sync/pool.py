@@ -14,6 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
+from weakref import WeakSet
 
 import psycopg_pool
 from psycopg import Connection
@@ -35,6 +36,7 @@ from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import threads as rt
 from ..subscriptions import Hub
 from .lease import Lease
+from .listener import HEARTBEAT, Listener
 from .reporting import Reporting
 
 if TYPE_CHECKING:
@@ -222,6 +224,7 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         )
         self._reconnect_failed = reconnect_failed
         self._hub = Hub(self.name)
+        self._ears: WeakSet[rt.Ear] = WeakSet()  # of those who listen for notifications
         self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if open is None:
@@ -322,6 +325,10 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         self._closed = True
         self._direct = False
         stopping = self._stop()
+        with self._mutex:
+            ears = list(self._ears)
+        for ear in ears:
+            ear.ring()
         listeners = self._hub.dismiss()
         rt.finish(stopping, timeout)
         rt.linger(listeners, min(timeout, LISTENERS_GRACE))
@@ -432,6 +439,28 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         """
         self._check_pool_putconn(conn)
         self._give_back(conn, conn._slot)  # type: ignore[attr-defined]
+
+    def listen(self, *channels: str, heartbeat: float = HEARTBEAT) -> Listener:
+        """Listen for notifications, on a connection of the pool, for as long as it takes.
+
+        ::
+
+            with pool.listen("jobs") as notes:
+                for note in notes:
+                    ...  # a `psycopg.Notify`, or a `Gap`
+
+        It survives cuts: on another connection it listens anew, and yields a `Gap` where
+        notifications may have been lost. It ends when it or the pool is closed.
+
+        :param channels: their names, as `NOTIFY` has them in quotes: case matters.
+        :param heartbeat: seconds between two notifications that the listener sends to itself,
+            by which it notices that its connection is dead; ``inf`` for none.
+        :raises ValueError: no channel, a name that is none, or a heartbeat that is not positive.
+        """
+        listener = Listener(self, channels, heartbeat)
+        with self._mutex:
+            self._ears.add(listener.ear)
+        return listener
 
     def _usable(self) -> None:
         """Check that the pool is open, and open it in a forked child.
