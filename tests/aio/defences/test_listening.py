@@ -131,10 +131,12 @@ async def test_after_a_cut_a_gap_is_told_and_nothing_is_lost_unknowingly(
         await eventually(lambda: is_whole(pool, 2))
 
 
+@pytest.mark.parametrize("heartbeat", [15, 0.05], ids=["in peace", "heartbeat due"])
 async def test_what_has_come_is_told_before_the_gap(
-    make: Any, proxy: FaultProxy, database: Database
+    make: Any, proxy: FaultProxy, database: Database, heartbeat: float
 ) -> None:
-    async with make(2) as pool, pool.listen("news") as notes:
+    async with make(2) as pool, pool.listen("news", heartbeat=heartbeat) as notes:
+        await sleep(0.1)
         database.execute("notify news, 'one'; notify news, 'two'; notify news, 'three'")
         await eventually(notes._listening._slot.link.unread)
         proxy.cut(fatal("57P01"))

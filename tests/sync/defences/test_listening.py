@@ -132,10 +132,12 @@ def test_after_a_cut_a_gap_is_told_and_nothing_is_lost_unknowingly(
         eventually(lambda: is_whole(pool, 2))
 
 
+@pytest.mark.parametrize("heartbeat", [15, 0.05], ids=["in peace", "heartbeat due"])
 def test_what_has_come_is_told_before_the_gap(
-    make: Any, proxy: FaultProxy, database: Database
+    make: Any, proxy: FaultProxy, database: Database, heartbeat: float
 ) -> None:
-    with make(2) as pool, pool.listen("news") as notes:
+    with make(2) as pool, pool.listen("news", heartbeat=heartbeat) as notes:
+        sleep(0.1)
         database.execute("notify news, 'one'; notify news, 'two'; notify news, 'three'")
         eventually(notes._listening._slot.link.unread)
         proxy.cut(fatal("57P01"))
