@@ -30,6 +30,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from .incarnation import Incarnation
 from .verdict import Cause
 
 
@@ -132,11 +133,13 @@ class Slot:
         "checked_at",
         "conn",
         "died_at",
+        "direct",
         "experiment",
         "expires_at",
         "generation",
         "given_up_at",
         "heard_at",
+        "incarnation",
         "keepalive",
         "leaked",
         "link",
@@ -145,6 +148,7 @@ class Slot:
         "renewing",
         "sent_at",
         "since",
+        "standby",
         "state",
         "waiter",
         "why",
@@ -170,6 +174,9 @@ class Slot:
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
         self.cause: Cause | None = None  # what killed it, if its owner knows
+        self.incarnation: Incarnation | None = None  # whom it leads to; None if nobody can tell
+        self.standby: bool | None = None  # whether that is a standby; None if nobody can tell
+        self.direct = False  # the server's process is known to be ours alone: no pooler between
         self.conn: Any = None
         self.link: Any = None
 
