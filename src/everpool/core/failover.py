@@ -164,7 +164,9 @@ class Failover(Supply):
         super().pong(slot, now)
 
     def _settle(self, slot: Slot, now: float) -> None:
-        if slot.cause is not None or (self.writes and slot.standby):
+        # What was lent since the last suspicion may have been promoted: `Supply` has it tested.
+        tested = slot.generation == self.generation
+        if slot.cause is not None or (self.writes and slot.standby and tested):
             if slot.cause is None:
                 slot.cause = Cause("demoted", text=A_STANDBY)
             self.effects.append(Close(slot))
