@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ._sync.pool import ConnectionPool
     from .core.environment import Environment
     from .core.health import Health
+    from .core.judgement import Failure, Meaning, Phase, Repeat, Verdict
     from .core.outcome import Outcome
     from .errors import (
+        CommitRolledBack,
+        CommitUnknown,
         DeadlineExceeded,
         PoolClosed,
         PoolSaturated,
@@ -26,31 +29,48 @@ if TYPE_CHECKING:
         PoolUnavailable,
         Refused,
         SettingWarning,
+        TokenConflict,
+        TokenTableMissing,
         TooManyRequests,
+        TransactionMisuse,
     )
     from .snapshot import Death, Lesson, Snapshot
+    from .work.chaos import Chaos
+    from .work.token import Token
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncConnectionPool",
     "AsyncNullConnectionPool",
+    "Chaos",
+    "CommitRolledBack",
+    "CommitUnknown",
     "ConnectionPool",
     "DeadlineExceeded",
     "Death",
     "Environment",
+    "Failure",
     "Health",
     "Lesson",
+    "Meaning",
     "NullConnectionPool",
     "Outcome",
+    "Phase",
     "PoolClosed",
     "PoolSaturated",
     "PoolTimeout",
     "PoolUnavailable",
     "Refused",
+    "Repeat",
     "SettingWarning",
     "Snapshot",
+    "Token",
+    "TokenConflict",
+    "TokenTableMissing",
     "TooManyRequests",
+    "TransactionMisuse",
+    "Verdict",
 ]
 
 # Where each name is. It is loaded when it is first used: psycopg takes a fifth of a second, and
@@ -58,22 +78,34 @@ __all__ = [
 _PLACES = {
     "AsyncConnectionPool": "._async.pool",
     "AsyncNullConnectionPool": "._async.null_pool",
+    "Chaos": ".work.chaos",
+    "CommitRolledBack": ".errors",
+    "CommitUnknown": ".errors",
     "ConnectionPool": "._sync.pool",
     "DeadlineExceeded": ".errors",
     "Death": ".snapshot",
     "Environment": ".core.environment",
+    "Failure": ".core.judgement",
     "Health": ".core.health",
     "Lesson": ".snapshot",
+    "Meaning": ".core.judgement",
     "NullConnectionPool": "._sync.null_pool",
     "Outcome": ".core.outcome",
+    "Phase": ".core.judgement",
     "PoolClosed": ".errors",
     "PoolSaturated": ".errors",
     "PoolTimeout": ".errors",
     "PoolUnavailable": ".errors",
     "Refused": ".errors",
+    "Repeat": ".core.judgement",
     "SettingWarning": ".errors",
     "Snapshot": ".snapshot",
+    "Token": ".work.token",
+    "TokenConflict": ".errors",
+    "TokenTableMissing": ".errors",
     "TooManyRequests": ".errors",
+    "TransactionMisuse": ".errors",
+    "Verdict": ".core.judgement",
 }
 
 

@@ -10,6 +10,8 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from .core.outcome import Outcome
 
 __all__ = [
+    "CommitRolledBack",
+    "CommitUnknown",
     "DeadlineExceeded",
     "PoolClosed",
     "PoolSaturated",
@@ -17,7 +19,10 @@ __all__ = [
     "PoolUnavailable",
     "Refused",
     "SettingWarning",
+    "TokenConflict",
+    "TokenTableMissing",
     "TooManyRequests",
+    "TransactionMisuse",
 ]
 
 
@@ -84,6 +89,77 @@ class DeadlineExceeded(psycopg.OperationalError, TimeoutError):
     __module__ = "everpool"
 
     outcome = Outcome.ROLLED_BACK
+
+
+class CommitUnknown(psycopg.OperationalError):
+    """COMMIT was sent, its answer was lost, and what became of it could not be found out (yet).
+
+    The transaction may be committed or rolled back; it must not simply be repeated.
+
+    :ivar outcome: ``UNKNOWN``, until `resolve` finds out.
+    :ivar pid: the process id of its backend; 0 if unknown.
+    :ivar xid: its number, for ``pg_xact_status``; None if unknown. Only true in the
+        ``incarnation`` of the server in which it was given.
+    :ivar token: its token in ``everpool.commits``; empty in other modes.
+    """
+
+    __module__ = "everpool"
+
+    outcome = Outcome.UNKNOWN
+    pid = 0
+    xid: int | None = None
+    incarnation: Any = None
+    token = ""
+    _ask: Any = None  # the pool's way to ask, and what it asks about
+    _begun: Any = None
+
+    def resolve(self, timeout: float = 30.0) -> Any:
+        """Try again to find out what became of the transaction, for at most ``timeout`` seconds.
+
+        The transaction's backend is ended, if it still lives, so that the answer stays true.
+
+        :returns: the `Outcome`, which is also kept in ``outcome``; an async pool's has to be
+            awaited.
+        """
+        return self._ask(self, timeout)
+
+
+class CommitRolledBack(psycopg.errors.TransactionRollback):
+    """COMMIT was answered with ROLLBACK, or would have been: nothing was committed.
+
+    A statement of the transaction had failed and its error was caught inside, which psycopg's
+    own ``commit()`` passes over in silence. Catch such an error around a savepoint
+    (``with conn.transaction():``), and what came before it can be committed.
+    """
+
+    __module__ = "everpool"
+
+    outcome = Outcome.ROLLED_BACK
+
+
+class TransactionMisuse(psycopg.ProgrammingError):
+    """The program did inside a transaction of `run` or `attempts` what they must do, or began
+    one inside another. It is not repeated; the message says what to do instead."""
+
+    __module__ = "everpool"
+
+    outcome = Outcome.ROLLED_BACK
+
+
+class TokenConflict(psycopg.ProgrammingError):
+    """An idempotency key was used before, for different work. Nothing was done."""
+
+    __module__ = "everpool"
+
+    outcome = Outcome.NOT_STARTED
+
+
+class TokenTableMissing(psycopg.ProgrammingError):
+    """The table of tokens does not exist, or may not be used. Nothing was done."""
+
+    __module__ = "everpool"
+
+    outcome = Outcome.NOT_STARTED
 
 
 # Their names are those they are caught by.

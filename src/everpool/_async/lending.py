@@ -271,6 +271,7 @@ class AsyncLending(AsyncEngine[ACT]):
         pgconn = conn.pgconn
         status = pgconn.transaction_status
         if status in (INTRANS, INERROR):
+            logger.warning("rolling back returned connection: %s", conn)
             status = await self._roll_back(conn, slot)
         if status == UNKNOWN:
             if not self._closed:
@@ -300,8 +301,7 @@ class AsyncLending(AsyncEngine[ACT]):
         return None
 
     async def _roll_back(self, conn: Any, slot: Slot) -> Any:
-        """Roll back a connection that came back in a transaction; return its new status."""
-        logger.warning("rolling back returned connection: %s", conn)
+        """Roll back what is open on a connection; return its new status."""
         limit = self._policy.callback_timeout
         try:
             await self._bounded(_rollback, conn, slot.link, monotonic() + limit)

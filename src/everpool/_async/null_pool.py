@@ -16,9 +16,11 @@ from psycopg_pool.abc import (
 
 from ..core import policy as defaults
 from .pool import AsyncConnectionPool
+from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 
 class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
@@ -57,6 +59,8 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
+        chaos: Chaos | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -82,6 +86,8 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            judge=judge,
+            chaos=chaos,
             environment=environment,
         )
 

@@ -274,6 +274,7 @@ class Lending(Engine[CT]):
         pgconn = conn.pgconn
         status = pgconn.transaction_status
         if status in (INTRANS, INERROR):
+            logger.warning("rolling back returned connection: %s", conn)
             status = self._roll_back(conn, slot)
         if status == UNKNOWN:
             if not self._closed:
@@ -303,8 +304,7 @@ class Lending(Engine[CT]):
         return None
 
     def _roll_back(self, conn: Any, slot: Slot) -> Any:
-        """Roll back a connection that came back in a transaction; return its new status."""
-        logger.warning("rolling back returned connection: %s", conn)
+        """Roll back what is open on a connection; return its new status."""
         limit = self._policy.callback_timeout
         try:
             self._bounded(_rollback, conn, slot.link, monotonic() + limit)

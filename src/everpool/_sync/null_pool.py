@@ -19,9 +19,11 @@ from psycopg_pool.abc import (
 
 from ..core import policy as defaults
 from .pool import ConnectionPool
+from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 
 class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]):
@@ -60,6 +62,8 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
+        chaos: Chaos | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -85,6 +89,8 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             when_down=when_down,
+            judge=judge,
+            chaos=chaos,
             environment=environment,
         )
 

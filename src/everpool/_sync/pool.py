@@ -35,10 +35,11 @@ from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import threads as rt
 from ..subscriptions import Hub
 from .lease import Lease
-from .reporting import Reporting
+from .working import Judge, Working
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 logger = logging.getLogger("everpool")
 
@@ -82,7 +83,7 @@ class _View:
         pass
 
 
-class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
+class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
     """A connection pool that takes it for granted that any connection can be cut at any moment.
 
     All parameters of `psycopg_pool.ConnectionPool` are honoured, with the same defaults.
@@ -114,6 +115,11 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
         with the cause, as soon as an attempt to connect has failed.
+    :param judge: ``judge(failure, verdict)``, called with each `Failure` of a transaction of
+        `run` or `attempts` and the `Verdict` that the pool came to. What it returns, usually
+        ``verdict.replace(repeat=…)``, is followed; None leaves it so. What became of the
+        transaction is no matter of opinion, and one in doubt is never repeated.
+    :param chaos: a `Chaos`, for tests: the pool cuts its own connections.
 
     :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
     :raises TypeError: a setting is of the wrong kind, or unknown.
@@ -166,8 +172,12 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
+        judge: Judge | None = None,
+        chaos: Chaos | None = None,
     ) -> None:
         self._closed = True
+        self._judge = judge
+        self._chaos = chaos
         self._lessons = None
         if learn is None:
             learn = True  # nothing was found yet
@@ -282,8 +292,9 @@ class ConnectionPool(Reporting[CT], psycopg_pool.ConnectionPool[CT]):
             in_use = in_use and self._machine.paused_at is None and self._around is None
             self._loans = self._hub.wants_loans
             doors = doors and not self._loans
-            self._direct = in_use and doors and self._check is None and not self._own_enter
-            self._plain = doors and plain_exit and self._reset is None
+            ordinary = self._check is None and self._chaos is None and not self._own_enter
+            self._direct = in_use and doors and ordinary
+            self._plain = doors and plain_exit and self._reset is None and self._chaos is None
             self._peek_after = self._policy.peek_after
             self._patience = self._policy.timeout
 

@@ -12,7 +12,7 @@ common case, proven equal to the events by the property tests.
 from __future__ import annotations
 
 from .effects import Abandon, Close
-from .events import Closed, Drained, Leaked, Lent, Paused, Resumed, Returned
+from .events import Closed, Drained, Happening, Leaked, Lent, Paused, Resumed, Returned
 from .health import RECENT, SATURATED_AFTER, Vitals
 from .policy import Policy
 from .queue import Refusal, Waiter
@@ -305,6 +305,10 @@ class Machine(Upkeep):
     def returned(self, slot: Slot, held: float, now: float) -> None:
         """Tell of a return; the shell does it for those who asked."""
         self._tell(Returned(now, slot.number, held))
+
+    def tell(self, happening: Happening) -> None:
+        """Tell of what happened to work in hand, which the shells know."""
+        self._tell(happening)
 
     def vitals(self, now: float, late: float) -> Vitals:
         """The numbers that health is judged by, at the cost of reading them.

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from .judgement import concerns_all
+
 
 class Trouble(Enum):
     """Why no connection can be opened, by what should be done about it."""
@@ -127,7 +129,7 @@ class Cause:
     @property
     def concerns_all(self) -> bool:
         """Whether this death is news about the other connections too."""
-        return self.style == "demoted" or self.sqlstate in _CONCERNS_ALL
+        return self.style == "demoted" or concerns_all(self.sqlstate)
 
     def __str__(self) -> str:
         said = " ".join(part for part in (self.sqlstate, self.text) if part)
@@ -148,8 +150,3 @@ _KNOWN = frozenset(
     57000 57014 57P01 57P02 57P03 57P04 57P05 58000 58030 58P01 58P02 58P03 XX000 XX001 XX002
     """.split()  # noqa: SIM905
 )
-
-# Admin shutdown, crash shutdown, cannot connect now, database dropped; 08P01 and 08006 and
-# 58000 are how PgBouncer, Odyssey and PgCat say that their server or they themselves go.
-# Not 57P05 (idle-session timeout): it speaks of one idle connection only.
-_CONCERNS_ALL = frozenset({"57P01", "57P02", "57P03", "57P04", "08P01", "08006", "58000"})

@@ -1,0 +1,128 @@
+"""Attempts at one transaction, as a loop: when to try again, and when no more."""
+
+from __future__ import annotations
+
+from math import inf
+from random import random
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+from psycopg_pool.abc import ACT
+
+from ..core.budget import pause
+from ..core.events import Retried
+from ..core.judgement import Failure, Meaning, Repeat, Verdict
+from ..core.outcome import Outcome
+from ..errors import DeadlineExceeded
+from ..runtime import aio as rt
+from ..work.begin import Begin, Begun
+from ..work.failing import misused
+from .attempt import AsyncAttempt
+
+if TYPE_CHECKING:
+    from .working import AsyncWorking
+
+
+class AsyncAttempts(Generic[ACT]):
+    """The attempts at one transaction: an iterator that ends when it is committed.
+
+    :ivar until: when all must be over, on the monotonic clock; ``inf`` for never.
+    """
+
+    def __init__(
+        self, pool: AsyncWorking[ACT], how: Begin, most: int, deadline: float, *, inline: bool
+    ) -> None:
+        self.pool = pool
+        self.how = how
+        self.until = monotonic() + deadline
+        self.inline = inline  # the body is a block that we cannot call again
+        self._most = most
+        self._deadline = deadline
+        self._last: AsyncAttempt[ACT] | None = None
+        self.abandoned: Begun | None = None  # whose connection was lost
+        self._pause = 0.0
+        self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AsyncAttempt[ACT]:
+        last = self._last
+        if last is None:
+            number = 1
+        elif not last.entered:
+            raise misused(
+                "an attempt was not entered",
+                "the loop's body must be `with attempt as conn:`, or `async with`",
+                Outcome.NOT_STARTED,
+            )
+        elif not last.repeat:
+            raise StopAsyncIteration
+        else:
+            number = last.number + 1
+            await rt.sleep(self._pause)
+        self._last = AsyncAttempt(self, number)
+        return self._last
+
+    def patience(self) -> float:
+        """Seconds to wait for a connection.
+
+        :raises DeadlineExceeded: none are left.
+        """
+        left = self.until - monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"the deadline of {self._deadline:g} s has passed")
+        return min(self.pool._policy.timeout, left)
+
+    def succeeded(self) -> None:
+        for budget in self.pool._budgets.values():
+            budget.succeeded()
+
+    def affords(
+        self, verdict: Verdict, failure: Failure, error: BaseException, number: int
+    ) -> bool:
+        """Whether the work is tried again after the attempt `number`; why not is noted."""
+        if verdict.repeat is Repeat.NEVER:
+            return False
+        now = monotonic()
+        wait = pause(number, random)
+        why = failure.sqlstate or "connection lost"
+        if number >= self._most:
+            left_out = f"attempt {number} of {self._most} failed"
+        elif verdict.repeat is Repeat.ONCE and verdict.meaning in self._spent:
+            left_out = f"{why} again"
+        elif now + wait >= self.until:
+            left_out = f"no time is left of the deadline of {self._deadline:g} s"
+        elif not self.pool._spend(verdict.meaning, now):
+            left_out = "the pool's budget for repetitions is spent: too much fails"
+        else:
+            self._spent.add(verdict.meaning)
+            self._pause = wait
+            self.pool._tell(Retried(now, number + 1, why, wait))
+            return True
+        error.add_note(f"everpool: not repeated: {left_out}")
+        return False
+
+
+def checked_attempts(attempts: Any) -> int:
+    """
+    :raises ValueError, TypeError: it is no number of attempts.
+    """
+    if isinstance(attempts, bool) or not isinstance(attempts, int):
+        raise TypeError(f"attempts must be a whole number, not {attempts!r}")
+    if attempts < 1:
+        raise ValueError(f"attempts={attempts}: at least 1 is needed; 1 is to try once")
+    return attempts
+
+
+def checked_deadline(deadline: Any) -> float:
+    """
+    :raises ValueError, TypeError: it is no number of seconds.
+    """
+    if deadline is None:
+        return inf
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+        raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
+    if not deadline > 0:
+        raise ValueError(f"deadline={deadline}: must be more than 0 seconds")
+    return float(deadline)

@@ -1,0 +1,309 @@
+# Generated from src/everpool/_async/working.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""Transactions that are repeated when that is safe, and committed once: `run` and `attempts`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from weakref import ref
+
+from psycopg import IsolationLevel
+from psycopg_pool.abc import CT
+
+from ..core.budget import CONTENTION_SHARE, SHARE, Budget
+from ..core.events import CommitResolved, Happening
+from ..core.judgement import Failure, Meaning, Verdict, judge
+from ..core.outcome import Outcome
+from ..core.policy import Policy
+from ..core.verdict import Cause
+from ..errors import CommitUnknown
+from ..subscriptions import is_async
+from ..work.begin import Begin, Begun, Mode
+from ..work.token import Token
+from .attempts import Attempts, checked_attempts, checked_deadline
+from .engine import INERROR, INTRANS, UNKNOWN, _brief
+from .lending import _primary
+from .reporting import Reporting
+from .resolving import RESOLVE_FOR, find_out, resolve_job
+from .sweeping import next_sweep, sweep_job
+
+logger = logging.getLogger("everpool")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Commit = Literal["xid", "token", "off"] | Token
+"""How to find out what became of a COMMIT whose answer was lost; see `ConnectionPool.run`."""
+
+Judge = Callable[[Failure, Verdict], Verdict | None]
+
+# Most of what can fail at once does: every connection of a null pool without a limit.
+NO_LIMIT = 100
+
+
+class Working(Reporting[CT]):
+    _judge: Judge | None
+    _chaos: Any
+
+    if TYPE_CHECKING:
+
+        def getconn(self, timeout: float | None = None) -> CT: ...
+
+        def putconn(self, conn: CT) -> None: ...
+
+    def _assemble(self, policy: Policy) -> None:
+        super()._assemble(policy)
+        now = monotonic()
+        self._anonymous = False  # the server cannot tell its incarnation
+        self._tokens_work = False  # the table of tokens has been seen
+        self._sweep_at = next_sweep(now)
+        self._budgets = {
+            Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
+            Meaning.SIBLINGS: Budget(SHARE, now),
+        }
+
+    def run(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        isolation_level: IsolationLevel | None = None,
+        read_only: bool | None = None,
+        deferrable: bool | None = None,
+        attempts: int = 3,
+        deadline: float | None = None,
+        commit: Commit = "xid",
+    ) -> T:
+        """Run a function in one transaction, which is committed once.
+
+        ``fn(conn, *args)`` is called with a connection on which the transaction has begun, and
+        may be called again: after a lost connection, a failover, a serialization failure or a
+        deadlock, whenever it is certain that nothing was committed. What it does besides the
+        transaction is then done again. psycopg's ``conn.transaction()`` works inside, as
+        savepoints; ``conn.commit()`` does not.
+
+        :param isolation_level, read_only, deferrable: of the transaction; default: the
+            connection's. A read-only transaction is cheaper: nothing of it can be lost.
+        :param attempts: how often to try, the first time included.
+        :param deadline: seconds until all must be over: waiting for a connection, all attempts,
+            and finding out what became of a COMMIT. Default: the pool's.
+        :param commit: how to find out what became of a COMMIT whose answer was lost.
+            ``"xid"``: ask the server about the transaction's number; no preparation, certain
+            except after a crash or failover of the server. ``"token"``: write a token with each
+            COMMIT, into a table (``everpool migrate``); certain. A `Token`: the same under an
+            idempotency key of your own. ``"off"``: do not ask.
+        :returns: what the function returned.
+        :raises CommitUnknown: it could not be found out; its ``resolve()`` asks again.
+        :raises CommitRolledBack: the function swallowed an error that ended its transaction.
+        :raises DeadlineExceeded: time is up.
+        :raises TransactionMisuse: the function did what it should have left to ``run``.
+        :raises TypeError, ValueError: an argument cannot be.
+        :raises Refused: there was no connection; see `connection`.
+
+        What the function raises comes through. All have ``outcome``: see `Outcome`.
+        """
+        _check_function(fn)
+        how = _how(isolation_level, read_only, deferrable, commit)
+        work = Attempts(self, how, checked_attempts(attempts), self._within(deadline), inline=False)
+        result: Any = None
+        call: Callable[..., Any] = fn
+        for attempt in work:
+            with attempt as conn:
+                if attempt.stored is not None:
+                    result = attempt.stored.response
+                    continue
+                result = call(conn, *args)
+                if iscoroutine(result):
+                    result.close()
+                    raise TypeError(f"run() of a pool for threads needs a plain function: {fn!r}")
+                attempt.keep(result)
+        return result  # type: ignore[no-any-return]
+
+    def attempts(
+        self,
+        *,
+        isolation_level: IsolationLevel | None = None,
+        read_only: bool | None = None,
+        deferrable: bool | None = None,
+        attempts: int = 3,
+        deadline: float | None = None,
+        commit: Literal["xid", "token", "off"] = "xid",
+    ) -> Attempts[CT]:
+        """As `run`, with the transaction as a block in place of a function::
+
+            for attempt in pool.attempts():
+                with attempt as conn:
+                    conn.execute("…")
+
+        The loop ends when the block's transaction is committed. Nothing should follow the block
+        in the loop: it would be executed after failed attempts too. ``return`` from inside the
+        block is possible; a COMMIT that fails then is raised, not repeated.
+
+        Parameters and exceptions are those of `run`, except that an idempotency key needs `run`.
+        """
+        if isinstance(commit, Token):
+            raise TypeError("an idempotency key needs run(), which can return what was stored")
+        how = _how(isolation_level, read_only, deferrable, commit)
+        deadline = self._within(deadline)
+        return Attempts(self, how, checked_attempts(attempts), deadline, inline=True)
+
+    def transactional(
+        self, **settings: Any
+    ) -> Callable[[Callable[Concatenate[CT, P], T]], Callable[P, T]]:
+        """Decorator: make ``fn(conn, …)`` a function of ``…`` that is run by `run`::
+
+            @pool.transactional(isolation_level=IsolationLevel.SERIALIZABLE)
+            def transfer(conn, source, target, amount): ...
+
+            transfer("a", "b", 100)
+
+        :param settings: the keyword arguments of `run`.
+        """
+        unknown = settings.keys() - _SETTINGS
+        if unknown:
+            raise TypeError(f"transactional() knows no {', '.join(sorted(unknown))}")
+
+        def decorate(
+            fn: Callable[Concatenate[CT, P], T],
+        ) -> Callable[P, T]:
+            _check_function(fn)
+
+            @wraps(fn)
+            def transaction(*args: P.args, **kwargs: P.kwargs) -> T:
+                def call(conn: CT) -> T:
+                    return fn(conn, *args, **kwargs)
+
+                return self.run(call, **settings)
+
+            return transaction
+
+        return decorate
+
+    # -- what attempts need -------------------------------------------------------------------
+
+    def _within(self, deadline: float | None) -> float:
+        return checked_deadline(deadline)
+
+    def _judged(self, failure: Failure) -> Verdict:
+        """What follows from a failure: by the table, and by the owner's ``judge``."""
+        verdict = judge(failure)
+        if self._judge is not None:
+            try:
+                other = self._judge(failure, verdict)
+            except Exception as ex:
+                logger.exception("pool %r: judge: %s", self.name, _brief(ex))
+                other = None
+            if other is not None and verdict.outcome is not Outcome.UNKNOWN:
+                return verdict.replace(repeat=other.repeat, evict=other.evict or failure.lost)
+        return verdict
+
+    def _spend(self, meaning: Meaning, now: float) -> bool:
+        budget = self._budgets.get(meaning) or self._budgets[Meaning.SIBLINGS]
+        with self._mutex:
+            most = self._machine.most
+            return budget.spend(now, most if most < inf else NO_LIMIT)
+
+    def _sweep(self) -> None:
+        """Have old tokens deleted now and then; called with each that is written."""
+        background, now = self._background, monotonic()
+        if now >= self._sweep_at and background is not None:
+            self._sweep_at = next_sweep(now)
+            background.connect(sweep_job, ref(self))
+
+    def _tell(self, happening: Happening) -> None:
+        with self._mutex:
+            self._machine.tell(happening)
+        self._perform()
+
+    def _part_with(
+        self, conn: Any, error: BaseException, failure: Failure, verdict: Verdict
+    ) -> None:
+        """Take a connection back after a failure, in the state in which that left it."""
+        slot = conn._slot
+        try:
+            if failure.lost:
+                if failure.sqlstate:
+                    slot.cause = Cause("FATAL", failure.sqlstate, _primary(error))
+                with self._mutex:
+                    self._machine.hung_up(slot, monotonic())
+                self._discard(slot, conn, "lost in use", returned=True)
+            elif verdict.evict:
+                self._discard(slot, conn, "unfit after an error", returned=True)
+            else:
+                status = conn.pgconn.transaction_status
+                if status in (INTRANS, INERROR):
+                    status = self._roll_back(conn, slot)
+                if status == UNKNOWN:
+                    self._discard(slot, conn, "not rolled back", returned=True)
+                else:
+                    self.putconn(conn)
+        except BaseException:
+            if conn._pool is self:
+                self._discard(slot, conn, "interrupted", returned=True)
+            raise
+        if verdict.suspect:
+            with self._mutex:
+                self._machine.suspect_all(monotonic())
+            self._perform()
+
+    def _resolve(self, begun: Begun, until: float) -> Outcome:
+        """Find out what became of a COMMIT, and tell."""
+        now = monotonic()
+        outcome = find_out(self, begun, until if until < inf else now + RESOLVE_FOR)
+        ended = monotonic()
+        self._tell(CommitResolved(ended, outcome.value, ended - now))
+        return outcome
+
+    def _resolve_aside(self, begun: Begun, attempt: Any) -> None:
+        background = self._background
+        if background is not None:
+            background.connect(resolve_job, ref(self), begun, attempt)
+
+    def _ask_again(self, ex: CommitUnknown, timeout: float) -> Outcome:
+        """`CommitUnknown.resolve`."""
+        if ex.outcome is Outcome.UNKNOWN:
+            ex.outcome = self._resolve(ex._begun, monotonic() + timeout)
+        return ex.outcome
+
+
+_SETTINGS = frozenset(
+    ("isolation_level", "read_only", "deferrable", "attempts", "deadline", "commit")
+)
+
+
+def _check_function(fn: Any) -> None:
+    """
+    :raises TypeError: it cannot be run as a transaction.
+    """
+    if not callable(fn):
+        raise TypeError(f"run() needs a function that takes a connection, not {fn!r}")
+    if isgeneratorfunction(fn) or isasyncgenfunction(fn):
+        raise TypeError(f"run() cannot run a generator function, which does nothing yet: {fn!r}")
+    if is_async(fn):
+        raise TypeError(
+            f"run() of a pool for threads cannot run a coroutine function: {fn!r};"
+            " ConnectionPool can"
+        )
+
+
+def _how(
+    isolation_level: IsolationLevel | None,
+    read_only: bool | None,
+    deferrable: bool | None,
+    commit: Commit,
+) -> Begin:
+    """
+    :raises TypeError, ValueError: an argument cannot be.
+    """
+    level = None if isolation_level is None else IsolationLevel(isolation_level)
+    if isinstance(commit, Token):
+        return Begin(level, read_only, deferrable, Mode.TOKEN, commit)
+    if commit not in ("xid", "token", "off"):
+        raise ValueError(f'commit={commit!r}: must be "xid", "token", "off" or a Token')
+    return Begin(level, read_only, deferrable, Mode(commit))

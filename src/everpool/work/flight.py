@@ -1,0 +1,47 @@
+"""One message of the simple protocol and all that is answered to it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from psycopg import errors as e
+from psycopg import generators
+from psycopg.pq import ExecStatus
+
+FATAL_ERROR = ExecStatus.FATAL_ERROR
+
+Flight = Generator[Any, Any, list[Any]]
+
+
+def fly(pgconn: Any, statements: bytes) -> Flight:
+    """Send statements in one message, in one write; return their results, errors among them.
+
+    The simple protocol, because every pooler understands it, and because the server reads the
+    whole message before it executes the first statement: either all of it arrives or nothing.
+
+    :raises psycopg.OperationalError: the connection was lost before the end of the answer.
+    """
+    pgconn.send_query(statements)
+    results: list[Any] = yield from generators.execute(pgconn)
+    return results
+
+
+def demand(pgconn: Any, statements: bytes) -> Flight:
+    """As `fly`; an error of the server's is raised.
+
+    :raises psycopg.Error: the first error among the results.
+    """
+    results = yield from fly(pgconn, statements)
+    for result in results:
+        if result.status == FATAL_ERROR:
+            raise e.error_from_result(result, encoding=pgconn._encoding)
+    return results
+
+
+def value(result: Any, column: int = 0) -> str | None:
+    """A value of the only row of a result, as text; None for NULL or no row."""
+    if not result.ntuples:
+        return None
+    raw = result.get_value(0, column)
+    return None if raw is None else raw.decode()

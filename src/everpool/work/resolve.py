@@ -1,0 +1,103 @@
+"""What became of a transaction whose COMMIT was sent and never answered.
+
+Asked on another connection, and in such a way that the answer stays true: a COMMIT may still be
+under way in some proxy, so "in progress" is not an answer but a task. The old backend is ended
+first; then, what it had not begun to commit it never will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from psycopg import errors as e
+
+from ..core.outcome import Outcome
+from ..identity import answer, question
+from . import token as tokens
+from .begin import Begun, Mode
+from .flight import FATAL_ERROR, fly, value
+
+# A fence that meets the transaction itself, in the middle of its COMMIT, waits so long for it
+# before its backend is ended: more than any flush takes on a disk that works.
+LOCK_TIMEOUT = 0.25
+
+Asked = Generator[Any, Any, Outcome | None]
+
+
+def resolve(conn: Any, begun: Begun) -> Asked:
+    """Ask once. None: not decided yet, or not by this server; ask again soon.
+
+    :raises psycopg.OperationalError: the connection was lost, or a reason not to be had soon.
+    """
+    by = _by_token if begun.mode is Mode.TOKEN else _by_number
+    outcome = yield from by(conn.pgconn, begun)
+    if outcome is Outcome.COMMITTED and begun.waited:
+        return Outcome.COMMITTED_LOCALLY_ONLY
+    return outcome
+
+
+def _by_number(pgconn: Any, begun: Begun) -> Asked:
+    """By `txid_status`, which is only true within one incarnation of the server.
+
+    Of another: a number not given yet, or given to what was aborted, cannot be that of a durable
+    commit, which would show. "Committed" may be somebody else's.
+    """
+    if begun.xid is None or begun.incarnation is None:
+        return Outcome.UNKNOWN
+    status = b"SELECT txid_status(%d)" % begun.xid
+    results = yield from fly(pgconn, question(pgconn.server_version) + b";" + status)
+    if len(results) < 2:  # it refuses to say who it is
+        return Outcome.UNKNOWN
+    _, now = answer(results[0])
+    if now.standby:
+        return None
+    if now.system != begun.incarnation.system:
+        return Outcome.UNKNOWN
+    same = now == begun.incarnation
+    if results[1].status == FATAL_ERROR:
+        error = e.error_from_result(results[1], encoding=pgconn._encoding)
+        if error.sqlstate == "22023" and not same:  # "is in the future"
+            return Outcome.ROLLED_BACK
+        raise error
+    match value(results[1]):
+        case "aborted":
+            return Outcome.ROLLED_BACK
+        case "committed" if same:
+            return Outcome.COMMITTED
+        case "in progress" if same:
+            yield from end_backend(pgconn, begun)
+            return None
+    return Outcome.UNKNOWN
+
+
+def _by_token(pgconn: Any, begun: Begun) -> Asked:
+    results = yield from fly(pgconn, tokens.fence(begun.token, LOCK_TIMEOUT))
+    if results[-1].status == FATAL_ERROR:
+        error = e.error_from_result(results[-1], encoding=pgconn._encoding)
+        yield from fly(pgconn, b"ROLLBACK")
+        if error.sqlstate == "55P03":  # it holds its token: it is committing
+            yield from end_backend(pgconn, begun)
+            return None
+        if error.sqlstate == "25006":
+            return None  # a standby
+        raise error
+    if value(results[-2]) == "committed":
+        return Outcome.COMMITTED
+    yield from end_backend(pgconn, begun)  # its locks are in the way of who tries again
+    return Outcome.ROLLED_BACK
+
+
+def end_backend(pgconn: Any, begun: Begun) -> Generator[Any, Any, None]:
+    """End the backend of a transaction, if it is still at it. Only that one: a process id may
+    have been given again, but not together with the moment the transaction began."""
+    if not begun.pid:
+        return
+    results = yield from fly(
+        pgconn,
+        b"SELECT wait_event, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d"
+        b" AND (extract(epoch FROM xact_start) * 1000000)::bigint = %d"
+        b" AND pid <> pg_backend_pid()" % (begun.pid, begun.begun),
+    )
+    if results[0].status != FATAL_ERROR:  # it may be somebody else's: a superuser's, say
+        begun.waited |= value(results[0]) == "SyncRep"
