@@ -100,12 +100,12 @@ async def test_no_write_is_lost_or_goes_astray_when_a_standby_takes_over_and_the
             writers = Writers(pool)
             await eventually(lambda: len(writers.acknowledged) > 20)
 
-            # The machine dies; the name leads to the standby, which is promoted a second later.
+            # The machine dies; the name leads to the standby, which is promoted later.
             proxy.retarget(new.host, new.port)
             old.crash()
             await eventually(lambda: pool._machine.writes)
             await eventually(lambda: on_standby(pool) == 0)
-            await sleep(1.0)
+            await sleep(0.5)
             assert "standby" in (pool.snapshot().last_error or "")
             assert writers.failures["25006"] <= WRITERS  # who held one when the pool learned of it
             new.promote()
@@ -128,7 +128,7 @@ async def test_no_write_is_lost_or_goes_astray_when_a_standby_takes_over_and_the
             proxy.retarget(old.host, old.port)
             proxy.cut(FIN)
             await eventually(lambda: "timeline 1" in (pool.snapshot().last_error or ""))
-            await sleep(0.7)
+            await sleep(0.5)
             proxy.retarget(new.host, new.port)
             figure(
                 "writes after the name is right again, s", await writers.one_after(monotonic()), 1
@@ -179,6 +179,39 @@ async def test_of_two_hosts_the_first_a_standby_a_writer_finds_the_primary_after
         await eventually(lambda: is_whole(pool, 2))
         assert on_standby(pool) == 0
         assert cuts(pool) == {"demoted 25006": 1, "demoted": 1}
+
+
+async def test_run_finds_the_primary_by_itself(
+    make: Any, primary: PostgresServer, standby: Standby
+) -> None:
+    both = (
+        f"host={standby.host},{primary.host} port={standby.port},{primary.port}"
+        f" user={primary.user} dbname={primary.dbname}"
+    )
+
+    async def work(conn: Any) -> int:
+        await conn.execute(INSERT)
+        return int(await scalar(conn, "select count(*) from kept"))
+
+    async with make(1, conninfo=both, kwargs={}) as pool:
+        await pool.wait(10)
+        assert await pool.run(work) > 0  # refused once, repeated on the primary
+        assert pool._machine.writes
+        await eventually(lambda: is_whole(pool, 1) and on_standby(pool) == 0)
+        assert cuts(pool)["demoted 25006"] == 1
+
+
+async def test_a_transaction_that_writes_teaches_the_pool_that_it_writes(
+    make: Any, primary: PostgresServer
+) -> None:
+    async def work(conn: Any) -> None:
+        await conn.execute("select 1")
+
+    async with make(1, conninfo=primary.dsn, kwargs={}) as pool:
+        await pool.run(work, read_only=True)
+        assert not pool._machine.writes
+        await pool.run(work)
+        assert pool._machine.writes
 
 
 async def test_a_pool_told_to_write_lends_no_standby(

@@ -99,12 +99,12 @@ def test_no_write_is_lost_or_goes_astray_when_a_standby_takes_over_and_the_old_p
             writers = Writers(pool)
             eventually(lambda: len(writers.acknowledged) > 20)
 
-            # The machine dies; the name leads to the standby, which is promoted a second later.
+            # The machine dies; the name leads to the standby, which is promoted later.
             proxy.retarget(new.host, new.port)
             old.crash()
             eventually(lambda: pool._machine.writes)
             eventually(lambda: on_standby(pool) == 0)
-            sleep(1.0)
+            sleep(0.5)
             assert "standby" in (pool.snapshot().last_error or "")
             assert writers.failures["25006"] <= WRITERS  # who held one when the pool learned of it
             new.promote()
@@ -127,7 +127,7 @@ def test_no_write_is_lost_or_goes_astray_when_a_standby_takes_over_and_the_old_p
             proxy.retarget(old.host, old.port)
             proxy.cut(FIN)
             eventually(lambda: "timeline 1" in (pool.snapshot().last_error or ""))
-            sleep(0.7)
+            sleep(0.5)
             proxy.retarget(new.host, new.port)
             figure("writes after the name is right again, s", writers.one_after(monotonic()), 1)
             writers.end()
@@ -176,6 +176,39 @@ def test_of_two_hosts_the_first_a_standby_a_writer_finds_the_primary_after_one_r
         eventually(lambda: is_whole(pool, 2))
         assert on_standby(pool) == 0
         assert cuts(pool) == {"demoted 25006": 1, "demoted": 1}
+
+
+def test_run_finds_the_primary_by_itself(
+    make: Any, primary: PostgresServer, standby: Standby
+) -> None:
+    both = (
+        f"host={standby.host},{primary.host} port={standby.port},{primary.port}"
+        f" user={primary.user} dbname={primary.dbname}"
+    )
+
+    def work(conn: Any) -> int:
+        conn.execute(INSERT)
+        return int(scalar(conn, "select count(*) from kept"))
+
+    with make(1, conninfo=both, kwargs={}) as pool:
+        pool.wait(10)
+        assert pool.run(work) > 0  # refused once, repeated on the primary
+        assert pool._machine.writes
+        eventually(lambda: is_whole(pool, 1) and on_standby(pool) == 0)
+        assert cuts(pool)["demoted 25006"] == 1
+
+
+def test_a_transaction_that_writes_teaches_the_pool_that_it_writes(
+    make: Any, primary: PostgresServer
+) -> None:
+    def work(conn: Any) -> None:
+        conn.execute("select 1")
+
+    with make(1, conninfo=primary.dsn, kwargs={}) as pool:
+        pool.run(work, read_only=True)
+        assert not pool._machine.writes
+        pool.run(work)
+        assert pool._machine.writes
 
 
 def test_a_pool_told_to_write_lends_no_standby(
