@@ -18,24 +18,30 @@ from .core.policy import Policy
 from .text import printable
 
 
-def prepare(conninfo: str, kwargs: Mapping[str, Any], policy: Policy) -> str:
+def prepare(
+    conninfo: str, kwargs: Mapping[str, Any], policy: Policy, *, primary: bool = False
+) -> str:
     """Add timeouts and TCP settings to a conninfo, except those the user has set.
 
     "Set" means: in the conninfo, the keyword arguments, the environment or a service file.
     Neither argument is changed. A conninfo that cannot be parsed is returned as it is: the
     connect will say what is wrong with it.
+
+    :param primary: of several hosts, pass over standbys. Otherwise libpq takes the first that
+        answers, for ever.
     """
-    try:
-        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
-        given = conninfo_to_dict(conninfo, **own)
-    except psycopg.Error:
+    known = _known(conninfo, kwargs)
+    if known is None:
         return conninfo
-    known = {**_surroundings(given), **given}
     extra: dict[str, Any] = {}
     if known.get("connect_timeout") is None:
         extra["connect_timeout"] = max(2, ceil(min(policy.connect_timeout, 1e6)))
     if policy.tcp_settings and not _only_unix(known) and str(known.get("keepalives", "1")) != "0":
         extra.update({k: v for k, v in tcp_settings(policy).items() if known.get(k) is None})
+    if primary and known.get("target_session_attrs") is None and _several_hosts(known):
+        # Not "read-write" where it can be helped: a primary whose disk is full is set to read-only
+        # by providers, and with no host to be had nobody could even read.
+        extra["target_session_attrs"] = "primary" if pq.version() >= 140000 else "read-write"
     return make_conninfo(conninfo, **extra) if extra else conninfo
 
 
@@ -51,14 +57,14 @@ def tcp_settings(policy: Policy) -> dict[str, int]:
     return {name: max(1, round(min(value, 1e6))) for name, value in found.items()}
 
 
+def session_attributes(conninfo: str, kwargs: Mapping[str, Any]) -> str:
+    """The ``target_session_attrs`` that the user has set; empty if none."""
+    return str((_known(conninfo, kwargs) or {}).get("target_session_attrs") or "")
+
+
 def hosts(conninfo: str, kwargs: Mapping[str, Any]) -> list[str]:
     """The full names of the hosts to connect to, as far as they are known before connecting."""
-    try:
-        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
-        given = conninfo_to_dict(conninfo, **own)
-    except psycopg.Error:
-        return []
-    found = str({**_surroundings(given), **given}.get("host") or "")
+    found = str((_known(conninfo, kwargs) or {}).get("host") or "")
     return [host for host in found.split(",") if re.fullmatch(r"[\w.-]+\.[a-zA-Z]+\.?", host)]
 
 
@@ -81,6 +87,16 @@ def redact(text: str, conninfo: Any, kwargs: Any) -> str:
             if secret:
                 text = text.replace(str(secret), "***")
     return printable(" ".join(text.split()))
+
+
+def _known(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """All that is set, whoever has set it; None if the conninfo cannot be parsed."""
+    try:
+        own = {key: value for key, value in kwargs.items() if _is_parameter(key)}
+        given = conninfo_to_dict(conninfo, **own)
+    except psycopg.Error:
+        return None
+    return {**_surroundings(given), **given}
 
 
 def _is_parameter(key: str) -> bool:
@@ -125,3 +141,7 @@ def _only_unix(known: Mapping[str, Any]) -> bool:
         return False
     hosts = str(known.get("host") or "/").split(",")
     return all(host.startswith(("/", "@")) for host in hosts)
+
+
+def _several_hosts(known: Mapping[str, Any]) -> bool:
+    return "," in str(known.get("host") or "") or "," in str(known.get("hostaddr") or "")

@@ -163,7 +163,8 @@ def _logger(happening: Happening) -> logging.Logger:
     return _LOGGERS[happening.name.partition(".")[0]]
 
 
-_LOGGERS = {room: logging.getLogger(f"everpool.{room}") for room in ("connection", "pool", "work")}
+_ROOMS = ("connection", "pool", "server", "work")
+_LOGGERS = {room: logging.getLogger(f"everpool.{room}") for room in _ROOMS}
 
 # What every record has; anything else came with `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -75,6 +75,21 @@ def _learned(learned: e.Learned) -> str:
     return f"learned: {change}, because {learned.why}"
 
 
+def _server(changed: e.ServerChanged) -> str:
+    before, after = changed.timeline_before, changed.timeline
+    if changed.why == "other system":
+        return (
+            f"another database system answers: {changed.system} on timeline {after}, before it was"
+            f" {changed.system_before} on timeline {before}"
+        )
+    if changed.why == "promotion":
+        return f"a standby was promoted: timeline {after}, before it was {before}"
+    return (
+        f"the database went back from timeline {before} to {after}, accepted because the newer one"
+        " was not heard for a minute: was it restored from a backup?"
+    )
+
+
 def _state_level(changed: e.StateChanged) -> int:
     if changed.after in (Condition.CLOSED.value, Condition.PAUSED.value):
         return DEBUG  # told by a happening of its own
@@ -134,6 +149,10 @@ _RULES: dict[type[e.Happening], tuple[Callable[[Any], int], Callable[[Any], str]
     e.ListenerGap: (
         _constant(WARNING),
         lambda h: f"a listener may have missed notifications of {duration(h.seconds)}: {h.why}",
+    ),
+    e.ServerChanged: (
+        lambda h: ERROR if h.why == "older timeline" else WARNING,
+        _server,
     ),
     e.Learned: (lambda h: WARNING if h.contradicts else INFO, _learned),
 }

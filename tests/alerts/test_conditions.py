@@ -18,6 +18,7 @@ from everpool.events import (
     Learned,
     OpenFailed,
     Recovered,
+    ServerChanged,
     Trouble,
 )
 from everpool.snapshot import ConnectionView, Durations, SettingView
@@ -58,6 +59,7 @@ def test_names_are_unique_and_stay() -> None:
         "slow_waits",
         "leak",
         "commit_unknown",
+        "older_history",
         "contradiction",
         "credentials_refused",
         "configuration_refused",
@@ -177,6 +179,14 @@ def test_commit_unknown(evidence: Evidence) -> None:
     evidence.hear(CommitResolved(95.0, "unknown", 0.1))
     assert found(c.CommitUnknown(), evidence)
     assert c.CommitUnknown().judge(evidence, 95.0 + 3601.0) is None
+
+
+def test_an_older_history_is_told_and_a_promotion_is_not(evidence: Evidence) -> None:
+    evidence.hear(ServerChanged(90.0, 7, 1, 7, 2, "promotion"))
+    assert c.OlderHistory().judge(evidence, 100.0) is None
+    evidence.hear(ServerChanged(95.0, 7, 3, 7, 2, "older timeline"))
+    assert "Timeline 2 answers, after timeline 3" in found(c.OlderHistory(), evidence).summary
+    assert c.OlderHistory().judge(evidence, 95.0 + 3601.0) is None
 
 
 def test_a_contradiction_lasts_until_the_setting_is_changed(

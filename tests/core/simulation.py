@@ -20,6 +20,7 @@ from typing import Any
 
 from everpool.core.effects import Abandon, Close, Open, Ping, ReconnectFailed, Tell, Wake
 from everpool.core.events import Cut, Happening, Opened, OpenFailed, Retired
+from everpool.core.incarnation import Incarnation
 from everpool.core.machine import Machine
 from everpool.core.policy import Policy
 from everpool.core.queue import Refusal
@@ -43,6 +44,7 @@ class Conn:
         self.cause: Cause | None = None  # set: a hang-up the kernel can see
         self.born_at = now
         self.silenced = False  # cut so that nothing will ever arrive again
+        self.standby: bool | None = None  # what its server is, if that is known
         self.forgotten = False  # cut so that only the next packet is answered, by a reset
 
     @property
@@ -121,6 +123,8 @@ class Server:
     rejecting: str | None = None  # the text it rejects logins with
     room: float = inf  # how many connections the server admits
     abandon_takes: float | None = 0.0  # None: attempts cannot be stopped
+    incarnation: Incarnation | None = None  # None: it cannot tell who it is
+    standby: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -318,7 +322,14 @@ class World:
         self._watch_idleness(conn)
         if self.path.max_age < inf:
             self.after(self.path.max_age, lambda: self._grow_old(conn))
-        self.machine.opened(slot, self.now)
+        slot.incarnation, slot.standby = server.incarnation, server.standby
+        conn.standby = server.standby
+        if refusal := self.machine.identified(slot, self.now):
+            del self.conns[slot]
+            slot.link = slot.conn = None
+            self.machine.open_failed(slot, self.now, refusal, Trouble.GONE)
+        else:
+            self.machine.opened(slot, self.now)
         self.settle()
 
     # the path
@@ -374,6 +385,7 @@ class World:
             self.machine.hung_up(slot, self.now)
         else:
             conn.heard_at = self.now
+            slot.standby = conn.standby
             self.machine.pong(slot, self.now)
         self.settle()
 
@@ -383,6 +395,7 @@ class World:
         cause = None
         if slot.state is State.DEAD:
             cause = Cause("silence") if slot.why == SILENCE else (conn.cause or Cause("error"))
+            cause = slot.cause or cause
         slot.conn = slot.link = None
         self.machine.closed_by(slot, self.now, cause)
         self.settle()
@@ -602,6 +615,31 @@ class World:
         self._oversize = max(self._oversize, self.machine.counted)
         self.settle()
 
+    # failover
+
+    def leads_to(self, timeline: int, system: int = 7, started: int = 1) -> None:
+        """New connections reach this server; timeline 0 is a standby."""
+        self.server.standby = timeline == 0
+        self.server.incarnation = Incarnation(system, timeline, started, 0)
+
+    def promote(self, conns: list[Conn]) -> None:
+        for conn in conns:
+            if conn.standby is not None:
+                conn.standby = False
+
+    def refuse_write(self, caller: Caller) -> None:
+        """25006 on what this caller holds; he returns it."""
+        slot = caller.slot
+        assert slot is not None
+        if slot.state is State.LENT:
+            self.machine.wrong_role(slot, self.now)
+            self.settle()
+        self.release(caller)
+
+    def claims_writes(self) -> None:
+        self.machine.claims_writes(self.now)
+        self.settle()
+
     def drain(self) -> None:
         self.machine.drain(self.now)
         self.settle()
@@ -633,6 +671,11 @@ class World:
         assert len(idle) == len(set(idle)) and set(idle) == {
             s for s in slots if s.state is State.IDLE
         }, "idle is not the set of IDLE slots"
+        for slot in idle:
+            assert not (machine.writes and slot.standby), "a standby rests in a pool that writes"
+            assert slot.cause is None, "a demoted connection rests"
+            old = slot.incarnation is not None and machine.history.outdated(slot.incarnation)
+            assert not old, "a connection to an old primary rests"
         assert all(a.since <= b.since for a, b in itertools.pairwise(idle)), "idle order"
         doors = (State.IDLE, State.LENT)
         for state in State:

@@ -213,6 +213,26 @@ class Lives(RuleBasedStateMachine):
             world.server.room = inf
             world.heal()
 
+    # failover
+
+    @rule(timeline=st.integers(0, 3), system=st.sampled_from([7, 7, 8]), started=st.integers(1, 2))
+    def lead_elsewhere(self, timeline, system, started):
+        for world in self.worlds:
+            world.leads_to(timeline, system, started)
+
+    @rule(every=st.integers(1, 3))
+    def promote(self, every):
+        for world in self.worlds:
+            world.promote(list(world.conns.values())[::every])
+
+    @rule(number=st.integers(0, 99))
+    def refuse_write(self, number):
+        self.with_caller("holding", number, World.refuse_write)
+
+    @rule()
+    def write(self):
+        self.each(World.claims_writes)
+
     # orders
 
     @precondition(lambda self: self.worlds[0].machine.policy.pooled)

@@ -192,7 +192,7 @@ def test_an_alert_has_one_name_whoever_sends_it() -> None:
     }
     rules = files("everpool.telemetry").joinpath("rules.yml").read_text()
     from_rules = set(re.findall(r"- alert: (\w+)", rules))
-    only_inside = {"CommitUnknown", "CredentialsRefused", "Contradiction"}
+    only_inside = {"CommitUnknown", "CredentialsRefused", "Contradiction", "OlderHistory"}
     only_rules = {"BackgroundStuck", "RefusingRequests", "WorkInterrupted"}
     assert inside - from_rules == {f"Everpool{name}" for name in only_inside}
     assert from_rules - inside == {f"Everpool{name}" for name in only_rules}

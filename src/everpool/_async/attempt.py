@@ -195,6 +195,8 @@ class AsyncAttempt(Generic[ACT]):
         if error is None:
             await self._pool.putconn(conn)
             self._work.succeeded()
+            if self._begun is not None and not self._begun.read_only:
+                self._pool._writing()
             if self._begun is not None and self._begun.token:
                 self._pool._sweep()
             return False

@@ -23,7 +23,7 @@ from psycopg_pool.abc import ACT
 
 from .. import ping
 from ..clock import SuspendClock
-from ..conninfo import hosts, prepare, redact
+from ..conninfo import hosts, prepare, redact, session_attributes
 from ..core import effects as order
 from ..core.health import Condition
 from ..core.machine import Machine
@@ -35,6 +35,7 @@ from ..runtime import aio as rt
 from ..subscriptions import Hub
 from ..text import printable
 from ..watch import DEAD, Link, Watch
+from .identifying import CannotTell, ask, in_hot_standby
 
 logger = logging.getLogger("everpool")
 
@@ -335,6 +336,8 @@ class AsyncEngine(Generic[ACT]):
                 slot.conn.lock.release()
         if answer is ping.Answer.PONG:
             with self._mutex:
+                if slot.standby is not None and (standby := in_hot_standby(slot.conn)) is not None:
+                    slot.standby = standby
                 self._machine.pong(slot, monotonic())
                 if link.news:
                     slot.checked_at = 0.0  # the next lending has something to deliver
@@ -379,6 +382,7 @@ class AsyncEngine(Generic[ACT]):
         conn._slot = slot
         if type(conn).wait is rt.STOCK.wait:
             conn.wait = rt.interruptible_wait(conn, link)
+        await self._identify(slot, conn, link)
         if self._configure:
             conn._pool = self
             limit = self._policy.callback_timeout
@@ -396,8 +400,42 @@ class AsyncEngine(Generic[ACT]):
             conn._created_at = monotonic()
             self._machine.opened(slot, conn._created_at)
             conn._expire_at = slot.expires_at
+            if link.news:
+                slot.checked_at = 0.0  # the first lending has something to deliver
         link.listen(False)  # a hang-up seen while nobody cared is told again
         self._perform()
+
+    async def _identify(self, slot: Slot, conn: Any, link: Link) -> None:
+        """Find out whom a new connection leads to.
+
+        :raises OperationalError: it is not to be used, or was lost.
+        """
+        machine = self._machine
+        if machine.asks:
+            limit = self._policy.callback_timeout
+            try:
+                await self._bounded(_introduce, conn, link, monotonic() + limit)
+            except CannotTell as ex:
+                machine.asks = not ex.for_good
+            except TimeoutError:
+                raise psycopg.OperationalError(
+                    "the server accepted the connection, but did not answer a query within"
+                    f" callback_timeout={limit:g} s"
+                ) from None
+            else:
+                # A pooler hands each transaction to another server, and may be saturated, when
+                # the answer takes as long as a place in its queue: it is asked only once.
+                machine.pooler = not slot.direct
+                machine.asks = slot.direct
+        if not machine.pooler:  # what a pooler says of it may be long past
+            slot.standby = in_hot_standby(conn)
+            if slot.standby is None and slot.incarnation is not None:
+                slot.standby = slot.incarnation.standby
+        with self._mutex:
+            refusal = machine.identified(slot, monotonic())
+        self._perform()
+        if refusal:
+            raise psycopg.OperationalError(refusal)
 
     def _hint(self, conninfo: str, kwargs: dict[str, Any]) -> None:
         """Say so, once, if the host's name gives an environment away that nobody has told of."""
@@ -528,7 +566,13 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
         del pool
         conninfo = await rt.resolve(sources[0]) or ""
         kwargs = await rt.resolve(sources[1]) or {}
-        how = prepare(conninfo, kwargs, policy)
+        pool = pool_ref()
+        if pool is None:
+            return
+        with pool._mutex:
+            pool._machine.told_role(session_attributes(conninfo, kwargs), monotonic())
+        how = prepare(conninfo, kwargs, policy, primary=pool._machine.wants_primary)
+        del pool
         conn = await rt.connect(lambda: connection_class.connect(how, **kwargs), job)
         pool = pool_ref()
         if pool is None or slot.state not in (State.OPENING, State.DISOWNED):
@@ -547,6 +591,12 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
                 pool._connect_failed(slot, job, ex, conninfo, kwargs)
         if not isinstance(ex, Exception):
             raise
+
+
+async def _introduce(conn: Any) -> None:
+    slot = conn._slot
+    pid, slot.incarnation = await ask(conn)
+    slot.direct = pid == conn.pgconn.backend_pid
 
 
 def _close_unowned(conn: Any) -> None:

@@ -101,6 +101,7 @@ class AsyncLease(Generic[ACT]):
                 or conn.pgconn.transaction_status  # other than IDLE, which is 0
                 or conn._pipeline is not None
                 or conn._tpc is not None
+                or exc is not None  # 25006 in autocommit: see `_leave`
                 or slot.since != since  # returned before
             ):
                 return pool._leave(conn, slot, since, exc_type, exc, traceback)

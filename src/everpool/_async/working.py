@@ -260,13 +260,15 @@ class AsyncWorking(AsyncReporting[ACT]):
         """Take a connection back after a failure, in the state in which that left it."""
         slot = conn._slot
         try:
+            if verdict.meaning is Meaning.WRONG_ROLE and not failure.lost:
+                self._wrong_role(slot, conn)
             if failure.lost:
                 if failure.sqlstate:
                     slot.cause = Cause("FATAL", failure.sqlstate, _primary(error))
                 with self._mutex:
                     self._machine.hung_up(slot, monotonic())
                 self._discard(slot, conn, "lost in use", returned=True)
-            elif verdict.evict:
+            elif verdict.evict and slot.cause is None:  # a demoted one is told of as such
                 self._discard(slot, conn, "unfit after an error", returned=True)
             else:
                 status = conn.pgconn.transaction_status

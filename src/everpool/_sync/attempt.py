@@ -198,6 +198,8 @@ class Attempt(Generic[CT]):
         if error is None:
             self._pool.putconn(conn)
             self._work.succeeded()
+            if self._begun is not None and not self._begun.read_only:
+                self._pool._writing()
             if self._begun is not None and self._begun.token:
                 self._pool._sweep()
             return False

@@ -29,6 +29,7 @@ from ..runtime import threads as rt
 from ..text import printable
 from ..watch import DEAD
 from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
+from .identifying import in_hot_standby
 
 logger = logging.getLogger("everpool")
 
@@ -212,6 +213,8 @@ class Lending(Engine[CT]):
                 sqlstate = getattr(exc, "sqlstate", None)
                 if sqlstate and conn.closed:
                     slot.cause = Cause("FATAL", sqlstate, _primary(exc))
+                elif sqlstate == "25006":
+                    self._wrong_role(slot, conn)
                 conn.__exit__(exc_type, exc, traceback)
         finally:
             if slot.since != since and conn._pool is self and slot.state is not State.GONE:
@@ -219,6 +222,28 @@ class Lending(Engine[CT]):
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
             cast(Any, self).putconn(conn)  # perhaps somebody's own
+
+    def _wrong_role(self, slot: Slot, conn: Any) -> None:
+        """The server refused a statement because it is read-only (25006).
+
+        It is not for being a standby if the caller wanted it so, or a server that knows says
+        that it is none: a setting of the role or the database, a full disk.
+        """
+        machine = self._machine
+        if conn.read_only or (in_hot_standby(conn) is False and not machine.pooler):
+            return
+        with self._mutex:
+            if slot.state is State.LENT:
+                machine.wrong_role(slot, monotonic())
+        self._perform()
+
+    def _writing(self) -> None:
+        """The program is about to write through this pool."""
+        machine = self._machine
+        if not machine.claimed:
+            with self._mutex:
+                machine.claims_writes(monotonic())
+            self._perform()
 
     def _give_back(self, conn: Any, slot: Slot) -> None:
         since = slot.since

@@ -265,6 +265,32 @@ class CommitUnknown(Condition):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OlderHistory(Condition):
+    """Within the last `remember` the database went back to an older timeline: what was committed
+    on the newer one is not there."""
+
+    name = "older_history"
+    title = "the database went back in time"
+    severity = CRITICAL
+
+    remember: float = 3600.0
+    clear: float = 0.0
+
+    def judge(self, evidence: Evidence, now: float) -> Finding | None:
+        recent = [change for change in evidence.older if change.at > now - self.remember]
+        if not recent:
+            return None
+        last = recent[-1]
+        return Finding(
+            f"Timeline {last.timeline} answers, after timeline {last.timeline_before} was not heard"
+            " for a minute: what was committed since they parted is not there.",
+            "After a restore from a backup this is what was wanted. If nobody restored anything,"
+            " the name of the database may lead to an old primary: stop the writers, and ask"
+            " whoever runs the database which server is the primary.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contradiction(Condition):
     """The owner's own setting stands against what the pool learned, and is kept."""
 
@@ -359,6 +385,7 @@ KINDS: tuple[type[Condition], ...] = (
     SlowWaits,
     Leak,
     CommitUnknown,
+    OlderHistory,
     Contradiction,
     CredentialsRefused,
     ConfigurationRefused,

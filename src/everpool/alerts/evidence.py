@@ -13,6 +13,7 @@ from ..events import (
     Learned,
     OpenFailed,
     Recovered,
+    ServerChanged,
     Trouble,
 )
 from ..snapshot import Durations, Snapshot
@@ -35,6 +36,7 @@ class Evidence:
     :ivar rejection: the last rejected attempt to connect.
     :ivar dropped: when connections were dropped without being returned.
     :ivar unknown: the last commits of unknown outcome.
+    :ivar older: the last changes to an older history of the database.
     :ivar contradictions: by setting, what was learned against the owner's value.
 
     :param span: how far back the waits are remembered, in seconds.
@@ -46,6 +48,7 @@ class Evidence:
         self.rejection: OpenFailed | None = None
         self.dropped: deque[float] = deque(maxlen=MOST_REMEMBERED)
         self.unknown: deque[float] = deque(maxlen=MOST_REMEMBERED)
+        self.older: deque[ServerChanged] = deque(maxlen=MOST_REMEMBERED)
         self.contradictions: dict[str, Learned] = {}
         self._span = span
         self._waits: deque[tuple[float, Durations]] = deque()
@@ -63,6 +66,8 @@ class Evidence:
                 self.dropped.append(happening.at)
             case CommitResolved(outcome="unknown"):
                 self.unknown.append(happening.at)
+            case ServerChanged(why="older timeline"):
+                self.older.append(happening)
             case Learned(contradicts=True):
                 self.contradictions[happening.setting] = happening
             case Learned():

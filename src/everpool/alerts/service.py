@@ -27,6 +27,7 @@ from ..events import (
     OpenFailed,
     QueueChanged,
     Recovered,
+    ServerChanged,
     StateChanged,
     Subscription,
 )
@@ -51,6 +52,7 @@ _KINDS = (
     OpenFailed,
     QueueChanged,
     Recovered,
+    ServerChanged,
     StateChanged,
 )
 

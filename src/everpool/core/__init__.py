@@ -41,6 +41,10 @@ its outcome is what everybody waits for. What an error means is `verdict`'s to s
 see traffic; lifetimes, with the replacement asked for first; idle times; deadlines; patience
 with attempts that hang. Each tick says when the next is due.
 
+**Failover.** Who answers behind the name may change. New connections are asked who they lead to
+(`incarnation`): an old primary is refused while its successor answers (`history`), and a pool that
+writes lends no standby (`failover`).
+
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
 and what enough of them agree on is followed, tried out now and then, and dropped when it no longer

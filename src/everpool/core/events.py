@@ -238,6 +238,25 @@ class ListenerGap(Happening):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerChanged(Happening):
+    """New connections lead to another history of the database than before.
+
+    ``system`` is a cluster's system identifier, ``timeline`` that of its log, each with what it
+    was before. ``why`` is ``"promotion"`` (a newer timeline: a standby has taken over), ``"older
+    timeline"`` (accepted because the newer one was silent for a minute: a restore from a backup?)
+    or ``"other system"`` (not a copy of the one before).
+    """
+
+    name: ClassVar[str] = "server.changed"
+
+    system_before: int
+    timeline_before: int
+    system: int
+    timeline: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Learned(Happening):
     """What the deaths of connections taught: a ``setting`` goes from ``before`` to ``after``.
 

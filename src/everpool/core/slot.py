@@ -148,6 +148,7 @@ class Slot:
         "renewing",
         "sent_at",
         "since",
+        "standby",
         "state",
         "waiter",
         "why",
@@ -173,8 +174,9 @@ class Slot:
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
         self.cause: Cause | None = None  # what killed it, if its owner knows
-        self.incarnation: Incarnation | None = None  # of its server, if that can be told
-        self.direct = False  # no pooler changes the server under it
+        self.incarnation: Incarnation | None = None  # whom it leads to; None if nobody can tell
+        self.standby: bool | None = None  # whether that is a standby; None if nobody can tell
+        self.direct = False  # the server's process is known to be ours alone: no pooler between
         self.conn: Any = None
         self.link: Any = None
 

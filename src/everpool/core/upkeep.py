@@ -11,11 +11,12 @@ from math import inf
 
 from .effects import Abandon
 from .events import Leaked, QueueChanged, Slept, Suspected
+from .failover import Failover
 from .health import RECENT, SATURATED_AFTER
 from .policy import Policy
 from .queue import Refusal
 from .slot import Event, Slot, State
-from .supply import SILENCE, Supply
+from .supply import SILENCE
 from .table import PRESENT
 from .verdict import Trouble
 
@@ -41,7 +42,7 @@ RESTING = (State.IDLE, State.TESTING, State.SUSPECT)
 PAUSE = 0.05
 
 
-class Upkeep(Supply):
+class Upkeep(Failover):
     __slots__ = ("_leak_at", "_measured", "_ping_at", "_retire_at", "saturated")
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
@@ -111,6 +112,7 @@ class Upkeep(Supply):
                 slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
             elif slot.state is State.SUSPECT:
                 slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
+        self.history.slept(seconds)
         self._retire_at = self._ping_at = now
         self._tell(Slept(now, seconds))
         self.suspect_all(now)
