@@ -59,6 +59,7 @@ NAMES: dict[str, str] = {
     "ACT": "CT",
     "AsyncEngine": "Engine",
     "AsyncLease": "Lease",
+    "AsyncBoundLease": "BoundLease",
     "AsyncLending": "Lending",
     "AsyncReporting": "Reporting",
     "AsyncConnectFailedCB": "ConnectFailedCB",

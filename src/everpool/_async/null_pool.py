@@ -56,6 +56,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
+        deadline: float = defaults.DEADLINE,
         when_down: Literal["wait", "fail"] = "wait",
         environment: Path = None,
     ) -> None:
@@ -81,6 +82,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
             leak_after=leak_after,
+            deadline=deadline,
             when_down=when_down,
             environment=environment,
         )

@@ -59,6 +59,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
+        deadline: float = defaults.DEADLINE,
         when_down: Literal["wait", "fail"] = "wait",
         environment: Path = None,
     ) -> None:
@@ -84,6 +85,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
             leak_after=leak_after,
+            deadline=deadline,
             when_down=when_down,
             environment=environment,
         )

@@ -41,6 +41,9 @@ its outcome is what everybody waits for. What an error means is `verdict`'s to s
 see traffic; lifetimes, with the replacement asked for first; idle times; deadlines; patience
 with attempts that hang. Each tick says when the next is due.
 
+**Work in hand** may have a deadline too (`deadlines`): then its query is cancelled, and soon after
+its connection ended, so that neither the caller nor the place waits for what will not come.
+
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
 and what enough of them agree on is followed, tried out now and then, and dropped when it no longer
