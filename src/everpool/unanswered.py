@@ -29,16 +29,18 @@ def may_have_committed(conn: Any, gen: Any, error: BaseException) -> bool:
 
     :param gen: what was waited for; *error* is what that ended with.
     """
-    names = set()
+    names, commits = set(), False
     for frame in _frames(gen, error):
         name = frame.f_code.co_name
         names.add(name)
+        if name in _COMMITS:  # psycopg's transaction may be a savepoint
+            commits |= getattr(frame.f_locals.get("self"), "_outer_transaction", True)
         query = frame.f_locals.get("query") if name.endswith("_gen") else None
         if query is not None and _COMMITTING(query if isinstance(query, str) else repr(query)):
             return True
     if _ROLLS_BACK in names:
         return False
-    if conn._pipeline is not None or names & _COMMITS:
+    if conn._pipeline is not None or commits:
         return True
     return bool(conn._autocommit) and not conn._num_transactions
 

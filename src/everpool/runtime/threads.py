@@ -253,21 +253,27 @@ def _tidy_up(conn: Any, gen: Any, interval: float, link: Link) -> Any:
     try:
         return waiting.wait(gen, conn.pgconn.socket, interval=interval, timeout=CANCEL_GRACE)
     except INTERRUPTS:
-        link.abort()
+        _end(conn, link)
         raise
     except e._WaitTimeout:
-        link.abort()
+        _end(conn, link)
     raise interrupt
 
 
+def _end(conn: Any, link: Link) -> None:
+    """Give up a connection in an unknown state; it is our caller's, and closed as psycopg does."""
+    link.abort()
+    conn.pgconn.finish()
+
+
 def brief_cancel(conn: Any, link: Link) -> Callable[..., Any]:
-    """A ``Connection.cancel_safe`` that psycopg, tidying up after an interruption, waits briefly for."""
+    """A ``Connection.cancel_safe`` that is brief when psycopg tidies up after an interruption."""
     weak = ref(conn)
 
     def cancel_safe(*, timeout: float = 30.0) -> None:
         conn = weak()
-        if conn is None:
-            return
+        if conn is None or link.aborted:
+            return  # nothing is left to be cancelled
         if not isinstance(exc_info()[1], INTERRUPTS):
             STOCK.cancel_safe(conn, timeout=timeout)
             return
@@ -289,4 +295,4 @@ def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
     except e.QueryCanceled:
         pass  # as asked
     except BaseException:
-        link.abort()
+        _end(conn, link)
