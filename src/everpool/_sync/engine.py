@@ -232,9 +232,8 @@ class Engine(Generic[CT]):
     def _order_cancel(self, effect: order.Cancel) -> None:
         bound, background = effect.bound, self._background
         link = bound.slot.link
-        if link is None or link.anchor is None:
-            return  # returned and closed meanwhile, by another thread
-        conn = link.anchor()
+        anchor = link and link.anchor  # None if it was closed meanwhile, by another thread
+        conn = anchor and anchor()
         with self._mutex:
             if bound.cancelling is not None or bound.committing or not bound.current:
                 # A server that waits for its standby would answer a COMMIT that is cancelled as

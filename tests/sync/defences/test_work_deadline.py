@@ -359,12 +359,12 @@ def test_without_a_block_only_the_socket_ends(make: Any, proxy: FaultProxy) -> N
 
 def test_what_is_over_in_time_is_left_alone(make: Any) -> None:
     with make(1) as pool:
-        with pool.connection(deadline=0.2) as conn:
+        with pool.connection(deadline=0.5) as conn:
             conn.execute("select 1")
-        conn = pool.getconn(deadline=0.2)
+        conn = pool.getconn(deadline=0.5)
         pool.putconn(conn)
         with pool.connection(deadline=5) as again:
-            again.execute("select pg_sleep(0.3)")
+            again.execute("select pg_sleep(0.6)")
         assert again is conn
         assert pool.snapshot().deadlines == {"cancelled": 0, "ended": 0}
 
@@ -398,10 +398,10 @@ def test_it_is_told_when_it_happens_and_once(make: Any) -> None:
 
 def test_a_background_that_comes_late_does_not_end_what_came_back_in_time(make: Any) -> None:
     with make(1) as pool:
-        with pool.connection(deadline=0.1) as conn:
+        with pool.connection(deadline=0.5) as conn:
             conn.execute("select 1")
         with pool.connection() as again:
-            time.sleep(0.2)  # noqa: ASYNC251  # in a frozen loop nobody gets a turn
+            time.sleep(0.5)  # noqa: ASYNC251  # in a frozen loop nobody gets a turn
             query = spawn(scalar, again, "select 2 from pg_sleep(0.1)")
             assert query.result() == 2
         assert again is conn and pool.snapshot().deadlines == {"cancelled": 0, "ended": 0}
