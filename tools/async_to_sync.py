@@ -61,6 +61,7 @@ NAMES: dict[str, str] = {
     "AsyncAttempt": "Attempt",
     "AsyncAttempts": "Attempts",
     "AsyncLease": "Lease",
+    "AsyncBoundLease": "BoundLease",
     "AsyncLending": "Lending",
     "AsyncListener": "Listener",
     "AsyncListening": "Listening",

@@ -83,12 +83,30 @@ class PoolSaturated(Refused, PoolTimeout):
 class DeadlineExceeded(psycopg.OperationalError, TimeoutError):
     """The work in hand was ended at its ``deadline``.
 
-    :ivar outcome: what became of its transaction.
+    :ivar outcome: what became of the transaction that was in hand: ``rolled_back``, or ``unknown``
+        if its COMMIT was sent and got no answer. Outside of a transaction (``autocommit``) each
+        statement stands for itself: ``unknown``, unless the server said that it was cancelled.
     """
 
     __module__ = "everpool"
 
     outcome = Outcome.ROLLED_BACK
+
+
+_ENDED = {
+    Outcome.ROLLED_BACK: "its transaction is rolled back",
+    Outcome.UNKNOWN: "what it sent may have been committed: look before you repeat it",
+}
+
+
+def exceeded(pool: str, deadline: float, outcome: Outcome) -> DeadlineExceeded:
+    """The exception for work that was ended at its deadline, in seconds."""
+    error = DeadlineExceeded(
+        f"pool {pool!r}: the work was not over within deadline={deadline:.3g} s and was ended;"
+        f" {_ENDED[outcome]}"
+    )
+    error.outcome = outcome
+    return error
 
 
 class CommitUnknown(psycopg.OperationalError):

@@ -124,7 +124,7 @@ class _Line:
         last, count = self.last, self.count
         if count == 1:
             return describe(last)
-        if isinstance(last, Cut):
+        if isinstance(last, Cut) and last.cause.style != "deadline":
             how = "while lent" if last.lent else "while idle, and are replaced"
             low, high = duration(self.shortest), duration(self.longest)
             silent = low if low == high else f"{low} to {high}"

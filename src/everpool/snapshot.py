@@ -149,6 +149,8 @@ class Snapshot:
         while somebody held them.
     :param leaks: how many loans lasted longer than ``leak_after`` (``"held"``), and how many
         connections were dropped without being returned (``"dropped"``).
+    :param deadlines: loans whose deadline came: their query was cancelled and the connection came
+        back (``"cancelled"``), or the connection was ended under its borrower (``"ended"``).
     :param retired: how many the pool closed, by why.
     :param deaths: the last cuts, oldest first.
     :param wait: how long callers waited who got a connection.
@@ -181,6 +183,7 @@ class Snapshot:
     cuts: dict[str, int]
     cuts_lent: int
     leaks: dict[str, int]
+    deadlines: dict[str, int]
     retired: dict[str, int]
     deaths: list[Death]
     wait: Durations
@@ -225,6 +228,7 @@ class Snapshot:
             waiting, requests = machine.queue.live, machine.requests
             refusals, retired = dict(machine.refusals), dict(machine.retired)
             cuts, cuts_lent, leaks = dict(machine.cuts), machine.cuts_lent, dict(machine.leaks)
+            deadlines = dict(machine.deadlines)
             policy, experiments = machine.policy, machine.experiments
             followed = {"keepalive": machine.keepalive, "max_lifetime": machine.lifetime}
             idle_cut, max_age = machine.beliefs()
@@ -252,6 +256,7 @@ class Snapshot:
             cuts=cuts,
             cuts_lent=cuts_lent,
             leaks=leaks,
+            deadlines=deadlines,
             retired=retired,
             deaths=[_death(cut, now) for cut in list(hub.cuts)],
             wait=Durations(BOUNDS, tuple(waits), sums[0]),

@@ -81,9 +81,11 @@ class Link:
         "_socket",
         "_tcp",
         "_watch",
+        "aborted",
         "anchor",
         "answered",
         "descriptor",
+        "doubtful",
         "mutex",
         "news",
         "pinged_at",
@@ -100,6 +102,8 @@ class Link:
         self.descriptor = self._socket.fileno()
         self.slot = ref(slot)
         self.mutex = Lock()
+        self.aborted = False  # nothing that is sent now arrives
+        self.doubtful = False  # a call that got no answer may have committed: see `unanswered`
         self.pinging = False
         self.pinged_at = 0.0
         self.answered = False  # the answer to the ping has come, if not its end
@@ -171,6 +175,7 @@ class Link:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # over already
+        self.aborted = True
 
     def close(self) -> None:
         """Forget the socket. The connection itself stays as it is."""

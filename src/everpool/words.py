@@ -32,6 +32,8 @@ def duration(seconds: float) -> str:
 
 
 def _cut(cut: e.Cut) -> str:
+    if cut.cause.style == "deadline":
+        return f"connection {cut.number} was ended: the work on it was not over at its deadline"
     how = "was cut while lent" if cut.lent else "was cut while idle, and is replaced"
     silent, age = duration(cut.silent_for), duration(cut.age)
     return f"connection {cut.number} {how}: {cut.cause}, after {silent} of silence, {age} old"

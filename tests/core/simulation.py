@@ -18,7 +18,18 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from everpool.core.effects import Abandon, Close, Open, Ping, ReconnectFailed, Tell, Wake
+from everpool.core.deadlines import Bound
+from everpool.core.effects import (
+    Abandon,
+    Abort,
+    Cancel,
+    Close,
+    Open,
+    Ping,
+    ReconnectFailed,
+    Tell,
+    Wake,
+)
 from everpool.core.events import Cut, Happening, Opened, OpenFailed, Retired
 from everpool.core.incarnation import Incarnation
 from everpool.core.machine import Machine
@@ -95,6 +106,8 @@ class Caller:
         self.refusal: Refusal | None = None
         self.ended: float | None = None  # when the wait ended
         self.tries = 0
+        self.bound: Bound | None = None
+        self.busy = False  # waits for the answer to a query, and returns with it
         self.on_lent: Callable[[], None] | None = None
 
     @property
@@ -114,6 +127,7 @@ class Server:
     ping_takes: float = 0.001
     refuse_takes: float = 0.001
     close_takes: float = 0.0005
+    cancel_takes: float = 0.002  # until a cancelled query is answered
     watch_takes: float = 0.002  # from a visible cut to the watch's report; inf: no watch
     connect_timeout: float = 10.0  # when the connect library gives up by itself
     refused: bool = False
@@ -186,6 +200,8 @@ class World:
         self.broken = 0  # loans that the path ended
         self.path_cuts = 0
         self.most_outstanding = 0
+        self.cancels: list[tuple[float, int]] = []
+        self.aborts: list[tuple[float, int]] = []
         self.filled: list[tuple[float, SimWaiter]] = []
 
     # -- time ---------------------------------------------------------------------------------
@@ -240,6 +256,10 @@ class World:
         if self.checking:
             for waiter in self.machine.queue.waiting():
                 assert waiter.deadline > self.now, "a waiter outlived its deadline"
+            for bound in self.machine.bounds.values():
+                assert self.machine.closed or not bound.current or bound.ends_at > self.now, (
+                    "a loan outlived its grace"
+                )
         self.settle()
 
     # -- the shell ----------------------------------------------------------------------------
@@ -268,6 +288,12 @@ class World:
                 self.after(self.server.close_takes, lambda: self._closed(slot))
             case Open(slot):
                 self._begin_attempt(slot)
+            case Cancel(bound):
+                self._cancel(bound)
+            case Abort(slot):
+                assert slot.state in (State.CORPSE, State.DEAD)
+                self.aborts.append((self.now, slot.number))
+                self.conns[slot].cause = Cause("error")
             case Abandon(slot):
                 if self.server.abandon_takes is not None:
                     self.after(
@@ -282,6 +308,18 @@ class World:
                     self.told.append((self.now, happenings.popleft()))
             case _:
                 raise AssertionError(f"unknown effect {effect!r}")
+
+    def _cancel(self, bound: Bound) -> None:
+        slot = bound.slot
+        caller, conn = self.holders[slot], self.conns[slot]
+        self.cancels.append((self.now, slot.number))
+        if not caller.busy:
+            self.machine.end(bound, self.now)
+        elif conn.usable and not self.server.silent:
+            self.after(
+                self.server.cancel_takes,
+                lambda: caller.slot is slot and self.release(caller),
+            )
 
     # connecting
 
@@ -394,8 +432,8 @@ class World:
         self.closers.remove(slot)
         cause = None
         if slot.state is State.DEAD:
-            cause = Cause("silence") if slot.why == SILENCE else (conn.cause or Cause("error"))
-            cause = slot.cause or cause
+            seen = Cause("silence") if slot.why == SILENCE else (conn.cause or Cause("error"))
+            cause = slot.cause or seen
         slot.conn = slot.link = None
         self.machine.closed_by(slot, self.now, cause)
         self.settle()
@@ -483,6 +521,8 @@ class World:
         conn, caller.conn = caller.conn, None
         del self.holders[slot]
         caller.state = "done"
+        if caller.bound is not None:
+            self.machine.unbind(slot)
         slot.conn = conn
         return slot
 
@@ -502,6 +542,14 @@ class World:
                 waiter.wake()
                 self.after(self.wake_takes, lambda: self._woken(waiter))
         self.settle()
+
+    def bind(self, caller: Caller, seconds: float, *, busy: bool = True) -> Bound:
+        """Give the caller's loan a deadline."""
+        assert caller.slot is not None
+        caller.busy = busy
+        caller.bound = self.machine.bind(caller.slot, self.now + seconds)
+        self.settle()
+        return caller.bound
 
     def release_broken(self, caller: Caller) -> None:
         self.machine.discard(self._let_go(caller), self.now, returned=True)
@@ -731,6 +779,9 @@ class World:
             assert max(w.joined for w in granted) < waiting[0].joined, "served out of turn"
         if waiting:
             assert machine.next_wake <= min(w.deadline for w in waiting), "a deadline unwatched"
+        for bound in machine.bounds.values():
+            due = bound.ends_at if bound.overdue else bound.until
+            assert machine.next_wake <= due or machine.closed or not bound.current, "unwatched"
         assert machine.next_wake <= self.now + 5.0 or machine.closed
 
         # Whoever waits in a pool that has room waits for something.

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from everpool.core import books, machine, queue, supply, table, upkeep
+from everpool.core import books, deadlines, machine, queue, supply, table, upkeep
+from everpool.core.deadlines import Bound
 from everpool.core.machine import Machine
 from everpool.core.queue import Waiter
 from everpool.core.slot import Slot, State
 
 from .simulation import TERMINATED, World
 
-FILES = {module.__file__ for module in (books, machine, queue, supply, table, upkeep)}
+FILES = {module.__file__ for module in (books, deadlines, machine, queue, supply, table, upkeep)}
 
 
 class Interrupted(BaseException):
@@ -141,6 +142,20 @@ class FragileMachine(Machine):
             self.reconcile()
             super().hung_up(slot, now)
 
+    def bind(self, slot: Slot, until: float) -> Bound:
+        try:
+            return super().bind(slot, until)
+        except Interrupted:
+            self.reconcile()
+            return super().bind(slot, until)
+
+    def unbind(self, slot: Slot) -> None:
+        try:
+            super().unbind(slot)
+        except Interrupted:
+            super().unbind(slot)
+            self.reconcile()
+
     def closed_by(self, slot: Slot, now: float, cause: Any) -> None:
         try:
             super().closed_by(slot, now, cause)
@@ -175,6 +190,12 @@ def busy_half_minute(interrupter: Interrupter) -> World:
         world.run(0.002)
         if left[-1].state == "waiting":
             world.abandon(left[-1])
+        bound = [c for c in (world.request(), world.request()) if c.state == "holding"]
+        for caller in bound:
+            world.bind(caller, 0.2, busy=caller is bound[0])
+        world.run(0.5)
+        for caller in [c for c in bound if c.state == "holding"]:
+            world.release(caller)
         world.cut_in_silence(list(world.conns.values())[:1])
         world.run(1.0)
         caller = world.request()

@@ -55,12 +55,18 @@ def picture_of(world: World) -> dict[str, Any]:
         "counters": (
             machine.requests, machine.queued, machine.errors, machine.waited, machine.used,
             machine.connects, machine.connect_errors, machine.lost, machine.bad_returns,
+            dict(machine.deadlines), dict(machine.cuts),
             machine.brief_uses, machine.uses.counts, machine.brief_waits, machine.waits.counts,
         ),
         "connector": tuple(
             getattr(machine.connector, name) for name in machine.connector.__slots__
             if name != "_random"
         ),
+        "bounds": [
+            (slot.number, bound.until, bound.ends_at, bound.ended)
+            for slot, bound in machine.bounds.items()
+        ],
+        "ended": (world.cancels, world.aborts),
         "callers": [(c.state, c.ended, c.tries) for c in world.callers],
         "told": len(world.told),
         "opens": world.opens,
@@ -145,6 +151,12 @@ class Lives(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99), takes=SHORT)
     def release_with_work(self, number, takes):
         self.with_caller("holding", number, lambda w, c: w.release_with_work(c, takes))
+
+    @rule(
+        number=st.integers(0, 99), seconds=st.sampled_from([0.0, 0.2, 2.0, inf]), busy=st.booleans()
+    )
+    def bind(self, number, seconds, busy):
+        self.with_caller("holding", number, lambda w, c: w.bind(c, seconds, busy=busy))
 
     @rule(number=st.integers(0, 99))
     def drop(self, number):

@@ -25,6 +25,7 @@ from .. import ping
 from ..clock import SuspendClock
 from ..conninfo import hosts, prepare, redact, session_attributes
 from ..core import effects as order
+from ..core.deadlines import CANCEL_GRACE
 from ..core.health import Condition
 from ..core.machine import Machine
 from ..core.policy import Policy
@@ -43,6 +44,7 @@ IDLE = TransactionStatus.IDLE
 UNKNOWN = TransactionStatus.UNKNOWN
 INTRANS = TransactionStatus.INTRANS
 INERROR = TransactionStatus.INERROR
+ACTIVE = TransactionStatus.ACTIVE
 
 # The background's next turn after an internal error: soon, but not in a loop.
 AFTER_ERROR = 0.1
@@ -230,6 +232,35 @@ class AsyncEngine(Generic[ACT]):
             return Cause(link.ending())
         return ping.last_words(conn, link)
 
+    def _order_cancel(self, effect: order.Cancel) -> None:
+        bound, background = effect.bound, self._background
+        link = bound.slot.link
+        anchor = link and link.anchor  # None if it was closed meanwhile, by another thread
+        conn = anchor and anchor()
+        with self._mutex:
+            if bound.cancelling is not None or bound.committing or not bound.current:
+                # A server that waits for its standby would answer a COMMIT that is cancelled as
+                # if it were safe; it gets the grace to answer by itself.
+                return
+            # Only read; the borrower makes the calls. It is kept up to date by what he reads.
+            if conn is None or conn.pgconn.transaction_status != ACTIVE:
+                return self._machine.end(bound, monotonic())
+            bound.cancelling = cancelling = rt.Waiter(monotonic(), bound.ends_at)
+        try:
+            if background is None:
+                raise RuntimeError("the pool was closed")
+            background.connect(_cancel_job, conn, cancelling)  # the workers may all be busy
+        except RuntimeError:  # no thread for it: the connection will be ended
+            cancelling.gone = True
+
+    def _order_abort(self, effect: order.Abort) -> None:
+        link = effect.slot.link
+        if link is not None and effect.slot.state in (State.CORPSE, State.DEAD):
+            link.abort()
+        bound = self._machine.bounds.get(effect.slot)
+        if bound is not None and bound.cancelling is not None:
+            bound.cancelling.wake()  # who returns it need not wait for that
+
     def _order_wake(self, effect: order.Wake) -> None:
         if effect.waiter.gone:
             effect.waiter.wake()
@@ -260,6 +291,8 @@ class AsyncEngine(Generic[ACT]):
         order.Abandon: _order_abandon,
         order.Ping: _order_ping,
         order.Close: _order_close,
+        order.Cancel: _order_cancel,
+        order.Abort: _order_abort,
         order.Wake: _order_wake,
         order.ReconnectFailed: _order_reconnect_failed,
         order.Tell: _order_tell,
@@ -382,6 +415,10 @@ class AsyncEngine(Generic[ACT]):
         conn._slot = slot
         if type(conn).wait is rt.STOCK.wait:
             conn.wait = rt.interruptible_wait(conn, link)
+        else:
+            link.doubtful = True  # nobody notes what is unanswered
+        if type(conn).cancel_safe is rt.STOCK.cancel_safe:
+            conn.cancel_safe = rt.brief_cancel(conn, link)
         await self._identify(slot, conn, link)
         if self._configure:
             conn._pool = self
@@ -606,6 +643,17 @@ def _close_unowned(conn: Any) -> None:
             rt.close(conn)
         except Exception as ex:  # somebody's own close()
             logger.warning("error closing connection: %s", _brief(ex))
+
+
+async def _cancel_job(conn: Any, cancelling: rt.Waiter, job: rt.Job) -> None:
+    """Ask the server to stop what a loan past its deadline is waiting for."""
+    try:
+        await conn.cancel_safe(timeout=CANCEL_GRACE)
+    except Exception as ex:
+        logger.debug("a query past its deadline could not be cancelled: %s", _brief(ex))
+    finally:
+        cancelling.gone = True
+        cancelling.wake()
 
 
 async def _reset_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job) -> None:

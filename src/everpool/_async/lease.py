@@ -140,3 +140,30 @@ class AsyncLease(Generic[ACT]):
                 await pool.putconn(conn)
                 raise
         return conn  # type: ignore[no-any-return]
+
+
+class AsyncBoundLease(AsyncLease[ACT]):
+    """A loan with a deadline: always the long way."""
+
+    __slots__ = ("_bound", "_deadline", "_until")
+
+    _deadline: float  # seconds, as it was given
+    _until: float
+
+    async def __aenter__(self) -> ACT:
+        pool = self._pool
+        timeout = pool.timeout if self._timeout is None else self._timeout
+        self._timeout = min(timeout, self._until - monotonic())
+        conn = await self._enter()
+        self._bound = pool._bind(self._slot, self._until)
+        return conn
+
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]:
+        return self._pool._leave_bound(
+            self._conn, self._bound, self._deadline, exc_type, exc, traceback
+        )

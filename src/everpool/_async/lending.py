@@ -18,10 +18,12 @@ from psycopg.pq import PipelineStatus
 from psycopg_pool.abc import ACT
 
 from .. import ping
+from ..core.deadlines import Bound
+from ..core.outcome import Outcome
 from ..core.queue import Refusal
 from ..core.slot import Slot, State
 from ..core.verdict import Cause
-from ..errors import Refused, refused
+from ..errors import Refused, exceeded, refused
 from ..runtime import aio as rt
 from ..text import printable
 from ..watch import DEAD
@@ -193,6 +195,78 @@ class AsyncLending(AsyncEngine[ACT]):
             self._discard(slot, conn, "check interrupted")
             raise
 
+    # -- deadlines ----------------------------------------------------------------------------
+
+    def _bind(self, slot: Slot, until: float) -> Bound:
+        """Have the work on a connection that was just lent ended at a time of `time.monotonic`.
+
+        What is returned tells, also after the connection was returned, whether it was ``overdue``.
+        """
+        with self._mutex:
+            bound = self._machine.bind(slot, until)
+        background = self._background
+        if background is not None:
+            background.alarm(until)
+        return bound
+
+    async def _unbind(self, bound: Bound) -> None:
+        """The connection is about to be returned: its deadline concerns nobody else.
+
+        A cancel request under way might hit the query of its next borrower, so it is waited for.
+        """
+        machine = self._machine
+        while True:
+            with self._mutex:
+                cancelling = bound.cancelling
+                if cancelling is not None and not cancelling.gone and bound.current:
+                    if monotonic() >= bound.ends_at:
+                        machine.end(bound, monotonic())
+                else:
+                    machine.unbind(bound.slot)
+                    return
+            if bound.ended:
+                self._perform()
+            else:
+                await cancelling.wait()
+
+    async def _leave_bound(
+        self,
+        conn: Any,
+        bound: Bound,
+        seconds: float,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End of a ``connection()`` block with a deadline.
+
+        What comes after its deadline is rolled back, not committed.
+
+        :param seconds: the deadline as it was given, for the message.
+        :raises DeadlineExceeded: the work was not over in time.
+        """
+        slot, since = bound.slot, bound.since
+        link = slot.link
+        with self._mutex:
+            overdue = bound.overdue
+            bound.committing = exc is None and not overdue
+        status = conn.pgconn.transaction_status
+        returned = conn._pool is not self or slot.since != since
+        if returned or not overdue:
+            try:
+                await self._leave(conn, slot, since, exc_type, exc, traceback)
+            except Exception as ex:
+                if returned or not bound.overdue:
+                    raise
+                raise exceeded(self.name, seconds, _outcome(link, status, ex)) from ex
+            return
+        if bound.ended:
+            conn.pgconn.finish()  # over, and his: nothing more is sent on it, or told of it
+        late = exceeded(self.name, seconds, _outcome(link, status, exc))
+        await self._leave(conn, slot, since, type(late), late, traceback)
+        if exc is None or isinstance(exc, Exception):
+            raise late from exc
+
     # -- returning ----------------------------------------------------------------------------
 
     async def _leave(
@@ -268,11 +342,17 @@ class AsyncLending(AsyncEngine[ACT]):
         if slot.state is State.GONE:  # inherited across a fork
             rt.close(conn)
             return None
+        bound = self._machine.bounds.get(slot) if self._machine.bounds else None
+        if bound is not None and bound.ended:
+            await self._unbind(bound)
+            return self._discard(slot, conn, "", returned=True)
         pgconn = conn.pgconn
         status = pgconn.transaction_status
         if status in (INTRANS, INERROR):
             logger.warning("rolling back returned connection: %s", conn)
             status = await self._roll_back(conn, slot)
+        if bound is not None:
+            await self._unbind(bound)
         if status == UNKNOWN:
             if not self._closed:
                 logger.warning("discarding closed connection: %s", conn)
@@ -332,6 +412,18 @@ class AsyncLending(AsyncEngine[ACT]):
 
 async def _rollback(conn: Any) -> None:
     await conn.rollback()
+
+
+def _outcome(link: Any, status: int, error: BaseException | None) -> Outcome:
+    """What became of the transaction of work that was ended at its deadline.
+
+    :param status: of the connection when its block was left, with *error*.
+    """
+    if link is None or link.doubtful:
+        return Outcome.UNKNOWN
+    if getattr(error, "sqlstate", None) or status != IDLE:
+        return Outcome.ROLLED_BACK
+    return Outcome.UNKNOWN  # nothing was in hand, and what was before may be committed
 
 
 def _primary(exc: Any) -> str:

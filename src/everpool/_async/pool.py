@@ -32,7 +32,7 @@ from ..core.slot import State
 from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import aio as rt
 from ..subscriptions import Hub
-from .lease import AsyncLease
+from .lease import AsyncBoundLease, AsyncLease
 from .working import AsyncWorking, Judge
 
 if True:  # ASYNC
@@ -114,6 +114,8 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
         tcp_user_timeout=30000`` to each connect over TCP, except those that conninfo,
         environment or service file set.
     :param leak_after: tell (once) of a connection that has been lent for so long. Default 600.
+    :param deadline: end the work of a borrower that is not over so long after it asked for the
+        connection; see `connection`. Default: never.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
         with the cause, as soon as an attempt to connect has failed.
@@ -133,6 +135,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
     max_idle = _Setting()
     reconnect_timeout = _Setting()
     num_workers = _Setting()
+    deadline = _Setting()
 
     # What others read of psycopg_pool's inside, as views.
     _pool = _View(lambda pool: deque(slot.conn for slot in pool._machine.idle))
@@ -177,6 +180,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
         callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
+        deadline: float = defaults.DEADLINE,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
         chaos: Chaos | None = None,
@@ -208,6 +212,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
             leak_after=leak_after,
+            deadline=deadline,
             when_down=when_down,
             pooled=self._pooled,
             environment=_facts(environment),
@@ -302,9 +307,12 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
             in_use = in_use and self._machine.paused_at is None and self._around is None
             self._loans = self._hub.wants_loans
             doors = doors and not self._loans
-            ordinary = self._check is None and self._chaos is None and not self._own_enter
+            self._limited = self._policy.deadline < inf
+            # What takes part in every loan and every return.
+            extra = self._limited or self._chaos is not None
+            ordinary = not extra and self._check is None and not self._own_enter
             self._direct = in_use and doors and ordinary
-            self._plain = doors and plain_exit and self._reset is None and self._chaos is None
+            self._plain = doors and plain_exit and self._reset is None and not extra
             self._peek_after = self._policy.peek_after
             self._patience = self._policy.timeout
 
@@ -415,36 +423,74 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
     # -- lending ------------------------------------------------------------------------------
 
     def connection(  # type: ignore[override]
-        self, timeout: float | None = None
+        self, timeout: float | None = None, *, deadline: float | None = None
     ) -> AbstractAsyncContextManager[ACT]:
         """Context manager to borrow a connection.
 
         As in psycopg_pool: wait at most ``timeout`` seconds (default: the pool's); on leaving,
         commit, or roll back after an error, and return the connection.
 
-        All that is raised is `Refused`, and tells when asking again makes sense.
+        All that is raised when none can be had is `Refused`, and tells when asking again makes
+        sense.
 
+        :param deadline: seconds from this call until all must be over: the wait for the
+            connection, the block and its commit (default: the pool's). Then a query in flight
+            is cancelled; 0.25 s later at most, at once if no query is in flight, the
+            connection is shut down and its place is free. That ends what the block waits for on
+            its connection. What else it does is not interrupted, and not committed.
         :raises PoolTimeout: no connection could be had in time; the message says why.
         :raises PoolSaturated: the queue is so long that it could not be had in time.
         :raises PoolUnavailable: the database rejects the pool's connections, or cannot be
             reached (under ``when_down="fail"``).
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
+        :raises DeadlineExceeded: on leaving the block, also if it caught the error: it was not
+            over in time. ``outcome`` tells what became of its transaction.
         """
+        if deadline is not None or self._limited:
+            return self._bound_lease(timeout, deadline)
         lease = _new(AsyncLease)
         lease._pool = self
         lease._timeout = timeout
         return lease
 
-    async def getconn(self, timeout: float | None = None) -> ACT:
-        """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
+    def _bound_lease(
+        self, timeout: float | None, deadline: float | None
+    ) -> AbstractAsyncContextManager[ACT]:
+        lease = _new(AsyncBoundLease)
+        lease._pool = self
+        lease._timeout = timeout
+        lease._deadline = self._policy.deadline if deadline is None else deadline
+        lease._until = monotonic() + lease._deadline
+        return lease
+
+    if TYPE_CHECKING:
+        # Subclasses written for psycopg_pool override it without ``deadline``, and may.
+        async def getconn(self, timeout: float | None = None, *_: Any, **deadline: Any) -> ACT: ...
+
+    else:
+
+        async def getconn(
+            self, timeout: float | None = None, *, deadline: float | None = None
+        ) -> ACT:
+            """Borrow a connection; it must be returned with `putconn`. Raises as `connection`.
+
+            :param deadline: as for `connection`; but nobody raises DeadlineExceeded: the calls on
+                the connection fail.
+            """
+            return await self._borrow(timeout, deadline)
+
+    async def _borrow(self, timeout: float | None, deadline: float | None) -> ACT:
+        if deadline is None:
+            deadline = self._policy.deadline
+        until = monotonic() + deadline
         around = self._around
         if around is None:
-            return await self._lend(timeout)
+            return await self._lend(timeout, until)
         conn: Any = None
         try:
             with around() as told:
-                conn = await self._lend(timeout)
+                conn = await self._lend(timeout, until)
                 told(conn._slot.number)
         except BaseException:
             if conn is not None:
@@ -452,16 +498,20 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
             raise
         return cast(ACT, conn)
 
-    async def _lend(self, timeout: float | None) -> ACT:
+    async def _lend(self, timeout: float | None, until: float = inf) -> ACT:
+        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`."""
         self._usable()
         self._machine.requests += 1
         if timeout is None:
             timeout = self._policy.timeout
+        asked_at = monotonic()
+        timeout = min(timeout, until - asked_at)
         if timeout <= 0:
             raise self._too_late(timeout)
-        asked_at = monotonic()
         slot, conn = await self._obtain(timeout, asked_at + timeout, None, None)
         conn._pool = self
+        if until < inf:
+            self._bind(slot, until)
         if self._loans:
             with self._mutex:
                 self._machine.lent(slot, asked_at, slot.since)

@@ -112,3 +112,30 @@ class Lease(Generic[CT]):
                 pool.putconn(conn)
                 raise
         return conn  # type: ignore[no-any-return]
+
+
+class BoundLease(Lease[CT]):
+    """A loan with a deadline: always the long way."""
+
+    __slots__ = ("_bound", "_deadline", "_until")
+
+    _deadline: float  # seconds, as it was given
+    _until: float
+
+    def __enter__(self) -> CT:
+        pool = self._pool
+        timeout = pool.timeout if self._timeout is None else self._timeout
+        self._timeout = min(timeout, self._until - monotonic())
+        conn = self._enter()
+        self._bound = pool._bind(self._slot, self._until)
+        return conn
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return self._pool._leave_bound(
+            self._conn, self._bound, self._deadline, exc_type, exc, traceback
+        )

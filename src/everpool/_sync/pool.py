@@ -35,7 +35,7 @@ from ..core.slot import State
 from ..errors import PoolClosed, SettingWarning, refused
 from ..runtime import threads as rt
 from ..subscriptions import Hub
-from .lease import Lease
+from .lease import BoundLease, Lease
 from .working import Judge, Working
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         tcp_user_timeout=30000`` to each connect over TCP, except those that conninfo,
         environment or service file set.
     :param leak_after: tell (once) of a connection that has been lent for so long. Default 600.
+    :param deadline: end the work of a borrower that is not over so long after it asked for the
+        connection; see `connection`. Default: never.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
         with the cause, as soon as an attempt to connect has failed.
@@ -132,6 +134,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
     max_idle = _Setting()
     reconnect_timeout = _Setting()
     num_workers = _Setting()
+    deadline = _Setting()
 
     # What others read of psycopg_pool's inside, as views.
     _pool = _View(lambda pool: deque(slot.conn for slot in pool._machine.idle))
@@ -172,6 +175,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         callback_timeout: float = defaults.CALLBACK_TIMEOUT,
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
+        deadline: float = defaults.DEADLINE,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
         chaos: Chaos | None = None,
@@ -203,6 +207,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             callback_timeout=callback_timeout,
             tcp_settings=tcp_settings,
             leak_after=leak_after,
+            deadline=deadline,
             when_down=when_down,
             pooled=self._pooled,
             environment=_facts(environment),
@@ -294,9 +299,12 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             in_use = in_use and self._machine.paused_at is None and self._around is None
             self._loans = self._hub.wants_loans
             doors = doors and not self._loans
-            ordinary = self._check is None and self._chaos is None and not self._own_enter
+            self._limited = self._policy.deadline < inf
+            # What takes part in every loan and every return.
+            extra = self._limited or self._chaos is not None
+            ordinary = not extra and self._check is None and not self._own_enter
             self._direct = in_use and doors and ordinary
-            self._plain = doors and plain_exit and self._reset is None and self._chaos is None
+            self._plain = doors and plain_exit and self._reset is None and not extra
             self._peek_after = self._policy.peek_after
             self._patience = self._policy.timeout
 
@@ -389,36 +397,72 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
     # -- lending ------------------------------------------------------------------------------
 
     def connection(  # type: ignore[override]
-        self, timeout: float | None = None
+        self, timeout: float | None = None, *, deadline: float | None = None
     ) -> AbstractContextManager[CT]:
         """Context manager to borrow a connection.
 
         As in psycopg_pool: wait at most ``timeout`` seconds (default: the pool's); on leaving,
         commit, or roll back after an error, and return the connection.
 
-        All that is raised is `Refused`, and tells when asking again makes sense.
+        All that is raised when none can be had is `Refused`, and tells when asking again makes
+        sense.
 
+        :param deadline: seconds from this call until all must be over: the wait for the
+            connection, the block and its commit (default: the pool's). Then a query in flight
+            is cancelled; 0.25 s later at most, at once if no query is in flight, the
+            connection is shut down and its place is free. That ends what the block waits for on
+            its connection. What else it does is not interrupted, and not committed.
         :raises PoolTimeout: no connection could be had in time; the message says why.
         :raises PoolSaturated: the queue is so long that it could not be had in time.
         :raises PoolUnavailable: the database rejects the pool's connections, or cannot be
             reached (under ``when_down="fail"``).
         :raises TooManyRequests: ``max_waiting`` callers are waiting already.
         :raises PoolClosed: the pool is not open.
+        :raises DeadlineExceeded: on leaving the block, also if it caught the error: it was not
+            over in time. ``outcome`` tells what became of its transaction.
         """
+        if deadline is not None or self._limited:
+            return self._bound_lease(timeout, deadline)
         lease = _new(Lease)
         lease._pool = self
         lease._timeout = timeout
         return lease
 
-    def getconn(self, timeout: float | None = None) -> CT:
-        """Borrow a connection; it must be returned with `putconn`. Raises as `connection`."""
+    def _bound_lease(
+        self, timeout: float | None, deadline: float | None
+    ) -> AbstractContextManager[CT]:
+        lease = _new(BoundLease)
+        lease._pool = self
+        lease._timeout = timeout
+        lease._deadline = self._policy.deadline if deadline is None else deadline
+        lease._until = monotonic() + lease._deadline
+        return lease
+
+    if TYPE_CHECKING:
+        # Subclasses written for psycopg_pool override it without ``deadline``, and may.
+        def getconn(self, timeout: float | None = None, *_: Any, **deadline: Any) -> CT: ...
+
+    else:
+
+        def getconn(self, timeout: float | None = None, *, deadline: float | None = None) -> CT:
+            """Borrow a connection; it must be returned with `putconn`. Raises as `connection`.
+
+            :param deadline: as for `connection`; but nobody raises DeadlineExceeded: the calls on
+                the connection fail.
+            """
+            return self._borrow(timeout, deadline)
+
+    def _borrow(self, timeout: float | None, deadline: float | None) -> CT:
+        if deadline is None:
+            deadline = self._policy.deadline
+        until = monotonic() + deadline
         around = self._around
         if around is None:
-            return self._lend(timeout)
+            return self._lend(timeout, until)
         conn: Any = None
         try:
             with around() as told:
-                conn = self._lend(timeout)
+                conn = self._lend(timeout, until)
                 told(conn._slot.number)
         except BaseException:
             if conn is not None:
@@ -426,16 +470,20 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             raise
         return cast(CT, conn)
 
-    def _lend(self, timeout: float | None) -> CT:
+    def _lend(self, timeout: float | None, until: float = inf) -> CT:
+        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`."""
         self._usable()
         self._machine.requests += 1
         if timeout is None:
             timeout = self._policy.timeout
+        asked_at = monotonic()
+        timeout = min(timeout, until - asked_at)
         if timeout <= 0:
             raise self._too_late(timeout)
-        asked_at = monotonic()
         slot, conn = self._obtain(timeout, asked_at + timeout, None, None)
         conn._pool = self
+        if until < inf:
+            self._bind(slot, until)
         if self._loans:
             with self._mutex:
                 self._machine.lent(slot, asked_at, slot.since)

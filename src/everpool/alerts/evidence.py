@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import replace
 
 from ..events import (
+    Cause,
     CommitResolved,
     Cut,
     Happening,
@@ -56,6 +57,8 @@ class Evidence:
     def hear(self, happening: Happening) -> None:
         """Take note of a happening. What is no evidence is passed over."""
         match happening:
+            case Cut(cause=Cause(style="deadline")):
+                pass  # we ended it
             case Cut():
                 self.cuts.append(happening)
             case OpenFailed(trouble=Trouble.REJECTED):

@@ -45,6 +45,9 @@ with attempts that hang. Each tick says when the next is due.
 (`incarnation`): an old primary is refused while its successor answers (`history`), and a pool that
 writes lends no standby (`failover`).
 
+**Work in hand** may have a deadline too (`deadlines`): then its query is cancelled, and soon after
+its connection ended, so that neither the caller nor the place waits for what will not come.
+
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
 and what enough of them agree on is followed, tried out now and then, and dropped when it no longer

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .queue import Waiter
 from .slot import Slot
+
+if TYPE_CHECKING:
+    from .deadlines import Bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,20 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancel:
+    """A loan is at its deadline: cancel its query; answer with ``end`` if none is in flight."""
+
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Shut the socket down under the borrower, who still holds the connection."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """The waiter has been given a slot or a refusal."""
 
@@ -53,4 +71,4 @@ class Tell:
     """Tell what has happened (``happenings``, in their order) to logs and listeners."""
 
 
-Effect = Open | Abandon | Ping | Close | Wake | ReconnectFailed | Tell
+Effect = Open | Abandon | Ping | Close | Cancel | Abort | Wake | ReconnectFailed | Tell

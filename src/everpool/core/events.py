@@ -70,7 +70,8 @@ class Returned(Happening):
 
 @dataclass(frozen=True, slots=True)
 class Cut(Happening):
-    """A connection ended that we had not closed.
+    """A connection ended that we had not closed, or that we ended under its borrower because the
+    work on it was not over at its deadline (``cause.style`` is ``"deadline"``).
 
     ``cause.style`` is how, ``cause.sqlstate`` and ``cause.text`` what was said. ``silent_for``
     is the time since the server was last heard on it, ``age`` the time since it was opened,

@@ -54,6 +54,9 @@ CALLBACK_TIMEOUT = _DefaultFloat(10.0)
 # Ten minutes is long for a request and short for a night; told once for each loan.
 LEAK_AFTER = _DefaultFloat(600.0)
 
+# How long work may take only its owner knows.
+DEADLINE = _DefaultFloat(inf)
+
 # TCP keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
 # timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).
 KEEPALIVES_IDLE = _DefaultFloat(30.0)
@@ -99,6 +102,8 @@ class Policy:
     :param keepalives_idle, keepalives_interval, keepalives_count, tcp_user_timeout: what
         ``tcp_settings`` adds.
     :param leak_after: tell of a connection that has been lent for so long.
+    :param deadline: end the work of a borrower that is not over so long after the connection was
+        asked for.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout, or ``"fail"`` at once, with the cause.
     :param pooled: keep returned connections (False: the null pools).
@@ -129,6 +134,7 @@ class Policy:
     keepalives_count: int = KEEPALIVES_COUNT
     tcp_user_timeout: float = TCP_USER_TIMEOUT
     leak_after: float = LEAK_AFTER
+    deadline: float = DEADLINE
     when_down: str = "wait"
     pooled: bool = True
 
@@ -237,6 +243,7 @@ _LEAST: dict[str, tuple[float, bool, bool]] = {
     "keepalives_count": (1, True, True),
     "tcp_user_timeout": (0, False, False),
     "leak_after": (0, False, False),
+    "deadline": (0, False, False),
 }
 
 

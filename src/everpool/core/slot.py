@@ -15,7 +15,8 @@ TESTING    yes     the pinger           a ping is in flight, within its limit
 SUSPECT    yes     the pinger           the ping is past its limit; a late pong still saves it
 LENT       yes     the borrower         lent, or granted to a waiter who has not woken yet
 RETURNING  yes     a worker             returned; rolling back or running the ``reset`` callback
-CORPSE     no      the borrower         lent, but its death has been seen; replaced already
+CORPSE     no      the borrower         lent, but its death has been seen (or it was ended at the
+                                        loan's deadline); replaced already
 CLOSING    yes     the closer           healthy or unproven, being closed by us
 DEAD       no      the closer           its death has been seen; its last words are being read
 GONE       no      nobody               the socket is closed; the record is about to be dropped

@@ -107,7 +107,7 @@ class Supply(Learning):
             self.retired[slot.why] += 1
             self._tell(Retired(now, slot.number, slot.why, age))
             self._learn_of_end(slot, now)
-        else:
+        elif cause.style != "deadline":  # that was told when it happened
             self.cuts[cause.kind] += 1
             self.cuts_lent += lent
             self.recent_cuts.append((now, lent))

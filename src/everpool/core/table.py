@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .effects import Close, Effect, Open, Ping, Tell, Wake
+from .effects import Abort, Cancel, Close, Effect, Open, Ping, Tell, Wake
 from .events import Happening
 from .queue import Queue, Waiter
 from .slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
@@ -95,6 +95,10 @@ class Table:
                 return slot.state in (State.TESTING, State.SUSPECT)
             case Close(slot):
                 return slot.state in (State.CLOSING, State.DEAD)
+            case Cancel(bound):
+                return bound.overdue and bound.current
+            case Abort(slot):
+                return slot.state is State.CORPSE
             case Wake(waiter):
                 return waiter.gone
             case _:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from .effects import Abandon
+from .deadlines import Deadlines
+from .effects import Abandon, Abort
 from .events import Leaked, QueueChanged, Slept, Suspected
-from .failover import Failover
 from .health import RECENT, SATURATED_AFTER
 from .policy import Policy
 from .queue import Refusal
@@ -42,7 +42,7 @@ RESTING = (State.IDLE, State.TESTING, State.SUSPECT)
 PAUSE = 0.05
 
 
-class Upkeep(Failover):
+class Upkeep(Deadlines):
     __slots__ = ("_leak_at", "_measured", "_ping_at", "_retire_at", "saturated")
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
@@ -74,6 +74,8 @@ class Upkeep(Failover):
             return
         self._watch_attempts(now)
         self._watch_pings(now)
+        if self.bounds:
+            self._watch_deadlines(now)
         if now >= self._retire_at:
             self._retire_old(now)
         if now >= self._ping_at:
@@ -124,6 +126,9 @@ class Upkeep(Failover):
         for slot in self.slots:
             if not slot.experiment:
                 slot.keepalive = min(slot.keepalive, self.keepalive)
+        for slot, bound in self.bounds.items():
+            if bound.ended and slot.state is State.CORPSE:
+                self.effects.append(Abort(slot))  # perhaps again
         # The next tick finds what else was left undone.
         self.next_wake = self._retire_at = self._ping_at = self._leak_at = -inf
 

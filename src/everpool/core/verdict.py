@@ -103,7 +103,8 @@ class Cause:
 
     ``style`` is one of ``"FATAL"`` (the server or a pooler gave a reason), ``"FIN"``,
     ``"RST"``, ``"silence"`` (pings went unanswered while others were answered), ``"error"``
-    (libpq refused to go on), ``"demoted"`` (the server turned read-only under us).
+    (libpq refused to go on), ``"demoted"`` (the server turned read-only under us),
+    ``"deadline"`` (we ended it under its borrower, whose work was not over in time).
     """
 
     style: str

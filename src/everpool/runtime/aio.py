@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from inspect import isawaitable
+from sys import exc_info
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
@@ -14,6 +15,9 @@ from weakref import ref
 from psycopg import AsyncConnection, waiting
 from psycopg import errors as e
 from psycopg.pq import TransactionStatus
+
+from ..core.deadlines import CANCEL_GRACE
+from ..unanswered import lost, may_have_committed
 
 if TYPE_CHECKING:
     from ..core.queue import Refusal
@@ -28,9 +32,11 @@ INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 STOPPED = asyncio.CancelledError
 STOCK = AsyncConnection
 
-# A query interrupted by its user: time to cancel it and read the rest, before the socket is
-# shut down. Longer would keep the user waiting for a server that may not be there.
-CANCEL_GRACE = 0.25
+# What psycopg waits for when it tidies up after a block that is left.
+LEAVING = frozenset(
+    {"_rollback_gen", "_exit_gen", "_close_gen", "copy_end"}
+    | {"_end_copy_out_gen", "_stream_fetchone_gen"}
+)
 
 # A callback that does not wait on its connection is cancelled so long after its connection has
 # been shut down: first the clean way, then this.
@@ -323,7 +329,8 @@ def interruptible_wait(conn: Any, link: Link) -> Callable[..., Any]:
     """A ``Connection.wait`` that ends soon when its user is cancelled.
 
     psycopg's own gives the server five seconds to cancel and five more to answer; over a
-    silent path a cancelled task is then gone after ten seconds.
+    silent path a cancelled task is then gone after ten seconds. What it waits for while it
+    leaves its blocks after that is bounded too. And it notes what a lost answer may have been to.
     """
     weak = ref(conn)
 
@@ -331,16 +338,67 @@ def interruptible_wait(conn: Any, link: Link) -> Callable[..., Any]:
         conn = weak()
         if conn is None:
             raise e.OperationalError("the connection is closed")
+        if gen.__name__ in LEAVING and isinstance(exc_info()[1], INTERRUPTS):
+            return await _tidy_up(conn, gen, interval, link)
+        sent = not link.aborted
         try:
             return await waiting.wait_async(
                 gen, conn.pgconn.socket, interval=interval, timeout=timeout
             )
-        except INTERRUPTS:
+        except INTERRUPTS as ex:
+            doubtful = sent and may_have_committed(conn, gen, ex)
             if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await _stop_query(conn, gen, interval, link)
+            link.doubtful |= doubtful and (link.aborted or lost(conn))
+            raise
+        except e.Error as ex:
+            if sent and lost(conn):
+                link.doubtful |= may_have_committed(conn, gen, ex)
             raise
 
     return wait
+
+
+async def _tidy_up(conn: Any, gen: Any, interval: float, link: Link) -> Any:
+    """Wait for the end of a block whose user was interrupted, but not for long."""
+    interrupt = exc_info()[1]
+    assert interrupt is not None
+    try:
+        return await waiting.wait_async(
+            gen, conn.pgconn.socket, interval=interval, timeout=CANCEL_GRACE
+        )
+    except INTERRUPTS:
+        _end(conn, link)
+        raise
+    except e._WaitTimeout:
+        _end(conn, link)
+    raise interrupt
+
+
+def _end(conn: Any, link: Link) -> None:
+    """Give up a connection in an unknown state; it is our caller's, and closed as psycopg does."""
+    link.abort()
+    conn.pgconn.finish()
+
+
+def brief_cancel(conn: Any, link: Link) -> Callable[..., Any]:
+    """A ``Connection.cancel_safe`` that is brief when psycopg tidies up after an interruption."""
+    weak = ref(conn)
+
+    async def cancel_safe(*, timeout: float = 30.0) -> None:
+        conn = weak()
+        if conn is None or link.aborted:
+            return  # nothing is left to be cancelled
+        if not isinstance(exc_info()[1], INTERRUPTS):
+            await STOCK.cancel_safe(conn, timeout=timeout)
+            return
+        try:
+            await STOCK.cancel_safe(conn, timeout=min(timeout, CANCEL_GRACE))
+        except BaseException:
+            link.abort()
+            raise
+
+    return cancel_safe
 
 
 async def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
@@ -352,4 +410,4 @@ async def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
     except e.QueryCanceled:
         pass  # as asked
     except BaseException:
-        link.abort()
+        _end(conn, link)

@@ -6,7 +6,7 @@ import logging
 import select
 import threading
 from collections.abc import Callable
-from sys import is_finalizing
+from sys import exc_info, is_finalizing
 from time import monotonic
 from time import sleep as sleep
 from traceback import clear_frames
@@ -17,6 +17,8 @@ from psycopg import Connection, waiting
 from psycopg import errors as e
 from psycopg.pq import TransactionStatus
 
+from ..core.deadlines import CANCEL_GRACE
+from ..unanswered import lost, may_have_committed
 from ..watch import Bell
 from .crew import Crew, Stopped
 from .crew import Job as Job
@@ -40,9 +42,11 @@ AFTER_REFUSED = 1.0
 # In milliseconds: poll takes no more than an int.
 LONGEST_POLL = 1e9
 
-# A query interrupted by its user: time to cancel it and read the rest, before the socket is
-# shut down. Longer would keep the user waiting for a server that may not be there.
-CANCEL_GRACE = 0.25
+# What psycopg waits for when it tidies up after a block that is left.
+LEAVING = frozenset(
+    {"_rollback_gen", "_exit_gen", "_close_gen", "copy_end"}
+    | {"_end_copy_out_gen", "_stream_fetchone_gen"}
+)
 
 
 class Waiter:
@@ -241,7 +245,8 @@ def interruptible_wait(conn: Any, link: Link) -> Callable[..., Any]:
     """A ``Connection.wait`` that ends soon when its user interrupts it.
 
     psycopg's own gives the server five seconds to cancel and five more to answer; over a
-    silent path that is ten seconds of a key press ignored.
+    silent path that is ten seconds of a key press ignored. What it waits for while it
+    leaves its blocks after that is bounded too. And it notes what a lost answer may have been to.
     """
     weak = ref(conn)
 
@@ -249,14 +254,63 @@ def interruptible_wait(conn: Any, link: Link) -> Callable[..., Any]:
         conn = weak()
         if conn is None:
             raise e.OperationalError("the connection is closed")
+        if gen.__name__ in LEAVING and isinstance(exc_info()[1], INTERRUPTS):
+            return _tidy_up(conn, gen, interval, link)
+        sent = not link.aborted
         try:
             return waiting.wait(gen, conn.pgconn.socket, interval=interval, timeout=timeout)
-        except INTERRUPTS:
+        except INTERRUPTS as ex:
+            doubtful = sent and may_have_committed(conn, gen, ex)
             if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 _stop_query(conn, gen, interval, link)
+            link.doubtful |= doubtful and (link.aborted or lost(conn))
+            raise
+        except e.Error as ex:
+            if sent and lost(conn):
+                link.doubtful |= may_have_committed(conn, gen, ex)
             raise
 
     return wait
+
+
+def _tidy_up(conn: Any, gen: Any, interval: float, link: Link) -> Any:
+    """Wait for the end of a block whose user was interrupted, but not for long."""
+    interrupt = exc_info()[1]
+    assert interrupt is not None
+    try:
+        return waiting.wait(gen, conn.pgconn.socket, interval=interval, timeout=CANCEL_GRACE)
+    except INTERRUPTS:
+        _end(conn, link)
+        raise
+    except e._WaitTimeout:
+        _end(conn, link)
+    raise interrupt
+
+
+def _end(conn: Any, link: Link) -> None:
+    """Give up a connection in an unknown state; it is our caller's, and closed as psycopg does."""
+    link.abort()
+    conn.pgconn.finish()
+
+
+def brief_cancel(conn: Any, link: Link) -> Callable[..., Any]:
+    """A ``Connection.cancel_safe`` that is brief when psycopg tidies up after an interruption."""
+    weak = ref(conn)
+
+    def cancel_safe(*, timeout: float = 30.0) -> None:
+        conn = weak()
+        if conn is None or link.aborted:
+            return  # nothing is left to be cancelled
+        if not isinstance(exc_info()[1], INTERRUPTS):
+            STOCK.cancel_safe(conn, timeout=timeout)
+            return
+        try:
+            STOCK.cancel_safe(conn, timeout=min(timeout, CANCEL_GRACE))
+        except BaseException:
+            link.abort()
+            raise
+
+    return cancel_safe
 
 
 def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
@@ -268,4 +322,4 @@ def _stop_query(conn: Any, gen: Any, interval: float, link: Link) -> None:
     except e.QueryCanceled:
         pass  # as asked
     except BaseException:
-        link.abort()
+        _end(conn, link)

@@ -41,7 +41,17 @@ CODES = ("timeout", "saturated", "full", "down", "rejected", "closed", "gave up"
 # Of the SQLSTATEs those that end connections every day: a shutdown, a crash, a server on its way
 # up or down, an idle limit of a session and of a transaction, a pooler's farewell.
 CAUSES = (
-    *("FIN", "RST", "silence", "error", "demoted", "misuse", "FATAL", "FATAL of another kind"),
+    *(
+        "FIN",
+        "RST",
+        "silence",
+        "error",
+        "demoted",
+        "misuse",
+        "deadline",
+        "FATAL",
+        "FATAL of another kind",
+    ),
     *(f"FATAL {code}" for code in ("57P01", "57P02", "57P03", "57P05", "25P03", "08P01")),
 )
 REASONS = (
