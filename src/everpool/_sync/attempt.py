@@ -21,6 +21,7 @@ from ..errors import TransactionMisuse
 from ..watch import DEAD
 from ..work import token as tokens
 from ..work.begin import Begun, Mode, begin
+from ..work.chaos import Strike
 from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
 from ..work.flight import FATAL_ERROR, fly
 from ..work.loops import comes_back
@@ -65,7 +66,7 @@ class Attempt(Generic[CT]):
     _response: str | None = None
     _phase = Phase.WORK
     _tag = ""
-    _hung_up = False
+    _strike: Strike | None = None
 
     def __init__(self, work: Attempts[CT], number: int) -> None:
         self.number = number
@@ -143,6 +144,10 @@ class Attempt(Generic[CT]):
             conn._num_transactions += 1  # psycopg: no commit() and rollback() inside
             self._since = conn._slot.since
             self._conn, self._begun = conn, begun
+            if pool._chaos is not None:
+                self._strike = pool._chaos.draw()
+                if self._strike is Strike.FIRST:
+                    pool._chaos.cut(conn._slot, self._strike)
             return
 
     def _begin(self, conn: Any) -> Begun:
@@ -218,14 +223,13 @@ class Attempt(Generic[CT]):
 
         :raises BaseException: it was not committed, or nobody knows.
         """
-        pgconn, begun, chaos = conn.pgconn, self._begun, self._pool._chaos
+        pgconn, begun, chaos, strike = conn.pgconn, self._begun, self._pool._chaos, self._strike
         assert begun is not None
         self._check_can_commit(conn)
-        if chaos is not None and chaos.strikes("before COMMIT"):
-            conn._slot.link.abort()
+        if strike is Strike.BEFORE:
+            chaos.cut(conn._slot, strike)
         # Where nothing can be in doubt, the answer will say it.
         if begun.mode is not Mode.NONE and conn._slot.link.peek() == DEAD:
-            self._hung_up = True
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
         statements = b"COMMIT"
         if begun.token and begun.stored is None:
@@ -233,8 +237,8 @@ class Attempt(Generic[CT]):
             statements = row + b";" + statements
         self._phase = Phase.COMMIT
         gen = fly(pgconn, statements)
-        if chaos is not None:
-            gen = chaos.commit(gen, conn._slot.link)
+        if strike in (Strike.DURING, Strike.AFTER):
+            gen = chaos.commit(gen, conn._slot, strike)
         with conn.lock:
             results = conn.wait(gen)
         tags = [result.command_status for result in results]
@@ -242,6 +246,8 @@ class Attempt(Generic[CT]):
             for result in results:
                 if result.status == FATAL_ERROR:
                     raise psycopg.errors.error_from_result(result, encoding=pgconn._encoding)
+            if b"ROLLBACK" not in tags:
+                raise psycopg.OperationalError("COMMIT was answered with something else")
             self._tag = "ROLLBACK"
             raise swallowed()
         self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if self._local else Outcome.COMMITTED
@@ -303,7 +309,8 @@ class Attempt(Generic[CT]):
         failure = failure_of(
             error, conn.pgconn, self._phase, notice=self._notice, read_only=begun.read_only
         )
-        failure = replace(failure, lost=failure.lost or self._hung_up, tag=self._tag)
+        lost = failure.lost or conn._slot.link.peek() == DEAD
+        failure = replace(failure, lost=lost, tag=self._tag)
         verdict = pool._judged(failure)
         pool._part_with(conn, error, failure, verdict)
         self.outcome = verdict.outcome
