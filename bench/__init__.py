@@ -90,13 +90,12 @@ comparison is fair and the machine quiet enough for the small figures.
     ``commit="xid"`` and ``commit="token"`` (which inserts a second row) beside psycopg_pool's
     ``with pool.connection() as conn: conn.execute(insert)``, which cannot tell what became of a
     COMMIT whose answer was lost.  On a second server with ``fsync`` and ``full_page_writes`` on, and
-    a direct connection.  Pools of one, so that both sides' backends are as warm; rounds of ten;
-    median, because each waits for the disk, and the disk decides.
+    a direct connection, pools of four.  Rounds of ten; median, because each waits for the disk.
 
 ``run-read-only-…``
     ``pool.run(select, read_only=True)`` beside the same select in ``with pool.connection()``: three
     round trips on both sides, on the loopback, so that the pools' own part shows as much as it can.
-    (``READ ONLY`` alone costs the server 3 µs.) Pools of one; best round.
+    Pools of four; best round.
 
 ``size``
     ``with pool.connection(): pass`` on two pools of everpool's, of ten connections and of 1,000,

@@ -85,8 +85,8 @@ def threads(
     setup: Setup, dsn: str, loops: int, statement: str, settings: dict[str, Any]
 ) -> Iterator[Legs]:
     with (
-        cases_threads.opened(setup.ours, dsn, 1) as ours,
-        cases_threads.opened(setup.theirs, dsn, 1) as theirs,
+        cases_threads.opened(setup.ours, dsn, 4) as ours,
+        cases_threads.opened(setup.theirs, dsn, 4) as theirs,
     ):
         mine = lend if setup.ours is setup.theirs else partial(private(run), **settings)
         yield (
@@ -101,8 +101,8 @@ def tasks(
 ) -> Iterator[Legs]:
     with (
         asyncio.Runner() as runner,
-        cases_asyncio.opened(runner, setup.ours, dsn, 1) as ours,
-        cases_asyncio.opened(runner, setup.theirs, dsn, 1) as theirs,
+        cases_asyncio.opened(runner, setup.ours, dsn, 4) as ours,
+        cases_asyncio.opened(runner, setup.theirs, dsn, 4) as theirs,
     ):
         mine = alend if setup.ours is setup.theirs else partial(private(arun), **settings)
         yield (
