@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache, wraps
 from inspect import (
     CO_ASYNC_GENERATOR,
@@ -58,6 +59,11 @@ class AsyncWorking(AsyncReporting[ACT]):
     _chaos: Any
 
     if TYPE_CHECKING:
+        _direct: bool
+        _plain: bool
+        _patience: float
+
+        def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[ACT]: ...
 
         async def getconn(self, timeout: float | None = None) -> ACT: ...
 

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.abc import CT
 
-from ..core.judgement import Phase, Repeat
+from ..core.judgement import Meaning, Phase, Repeat
 from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
@@ -137,7 +137,8 @@ class Attempt(Generic[CT]):
                 failure = failure_of(ex, conn.pgconn, Phase.LENT)
                 verdict = pool._judged(failure)
                 pool._part_with(conn, ex, failure, verdict)
-                if not failure.lost or not work.affords(verdict, failure, ex, count):
+                over = failure.lost or verdict.meaning is Meaning.CONNECTION
+                if not over or not work.affords(verdict, failure, ex, count):
                     raise
                 continue
             conn.add_notice_handler(self._noted)

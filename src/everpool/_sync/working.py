@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import lru_cache, wraps
 from inspect import (
     CO_ASYNC_GENERATOR,
@@ -60,6 +61,11 @@ class Working(Reporting[CT]):
     _chaos: Any
 
     if TYPE_CHECKING:
+        _direct: bool
+        _plain: bool
+        _patience: float
+
+        def connection(self, timeout: float | None = None) -> AbstractContextManager[CT]: ...
 
         def getconn(self, timeout: float | None = None) -> CT: ...
 
