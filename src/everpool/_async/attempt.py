@@ -22,6 +22,7 @@ from ..work.chaos import Strike
 from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
 from ..work.flight import FATAL_ERROR, fly
 from ..work.loops import comes_back
+from ..work.resolve import end_backend
 
 if TYPE_CHECKING:
     from .attempts import AsyncAttempts
@@ -149,16 +150,21 @@ class AsyncAttempt(Generic[ACT]):
             return
 
     async def _begin(self, conn: Any) -> Begun:
-        pool, slot = self._pool, conn._slot
+        pool, work, slot = self._pool, self._work, conn._slot
         known = slot.incarnation if slot.direct else None
         gen = begin(
             conn,
-            self._work.how,
+            work.how,
             known,
             ask=not pool._anonymous,
             check_table=not pool._tokens_work,
         )
         async with conn.lock:
+            if work.abandoned is not None:
+                # What the lost attempt has locked is in the way, for as long as its server does
+                # not know that it was abandoned.
+                await conn.wait(end_backend(conn.pgconn, work.abandoned))
+                work.abandoned = None
             begun: Begun = await conn.wait(gen)
         pool._anonymous |= begun.cannot_tell
         pool._tokens_work |= begun.mode is Mode.TOKEN
@@ -207,6 +213,8 @@ class AsyncAttempt(Generic[ACT]):
             else:
                 await self._pool.putconn(conn)
             self._work.succeeded()
+            if self._begun is not None and self._begun.token:
+                self._pool._sweep()
             return False
         error = await self._failed(conn, error, loops, ours=error is not exc)
         if error is None:
@@ -328,6 +336,8 @@ class AsyncAttempt(Generic[ACT]):
             if begun.key is not None and tokens.is_done_by_another(error):
                 verdict = verdict.replace(repeat=Repeat.YES)  # and find what that one returned
             self.repeat = loops and work.affords(verdict, failure, error, self.number)
+            if failure.lost:
+                work.abandoned = begun
         return None if self.repeat else error
 
     async def _find_out(self, begun: Begun, waits: bool) -> Outcome:

@@ -1,7 +1,7 @@
 # Generated from src/everpool/_async/working.py by `python tools/async_to_sync.py`.
 # Do not edit: change that file and run `make generate`.
 
-"""Transactions that are repeated when that is safe, and committed once: `run` and `attempts`."""
+"""Work that survives the cut: `run`, `attempts`, `listen`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from math import inf
 from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from psycopg import IsolationLevel
 from psycopg_pool.abc import CT
@@ -33,14 +33,17 @@ from ..core.outcome import Outcome
 from ..core.policy import Policy
 from ..core.verdict import Cause
 from ..errors import CommitUnknown
+from ..runtime import threads as rt
 from ..subscriptions import is_async
 from ..work.begin import Begin, Begun, Mode
 from ..work.token import Token
 from .attempts import Attempts, checked_attempts, checked_deadline
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _primary
+from .listener import HEARTBEAT, Listener
 from .reporting import Reporting
 from .resolving import RESOLVE_FOR, find_out, resolve_job
+from .sweeping import next_sweep, sweep_job
 
 logger = logging.getLogger("everpool")
 
@@ -59,6 +62,7 @@ NO_LIMIT = 100
 class Working(Reporting[CT]):
     _judge: Judge | None
     _chaos: Any
+    _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:
         _direct: bool
@@ -76,6 +80,7 @@ class Working(Reporting[CT]):
         now = monotonic()
         self._anonymous = False  # the server cannot tell its incarnation
         self._tokens_work = False  # the table of tokens has been seen
+        self._sweep_at = next_sweep(now)
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -197,6 +202,28 @@ class Working(Reporting[CT]):
 
         return decorate
 
+    def listen(self, *channels: str, heartbeat: float = HEARTBEAT) -> Listener:
+        """Listen for notifications, on a connection of the pool, for as long as it takes.
+
+        ::
+
+            with pool.listen("jobs") as notes:
+                for note in notes:
+                    ...  # a `psycopg.Notify`, or a `Gap`
+
+        It survives cuts: on another connection it listens anew, and yields a `Gap` where
+        notifications may have been lost. It ends when it or the pool is closed.
+
+        :param channels: their names, as `NOTIFY` has them in quotes: case matters.
+        :param heartbeat: seconds between two notifications that the listener sends to itself,
+            by which it notices that its connection is dead; ``inf`` for none.
+        :raises ValueError: no channel, a name that is none, or a heartbeat that is not positive.
+        """
+        listener = Listener(self, channels, heartbeat)
+        with self._mutex:
+            self._ears.add(listener.ear)
+        return listener
+
     # -- what attempts need -------------------------------------------------------------------
 
     def _within(self, deadline: float | None) -> float:
@@ -220,6 +247,13 @@ class Working(Reporting[CT]):
         with self._mutex:
             most = self._machine.most
             return budget.spend(now, most if most < inf else NO_LIMIT)
+
+    def _sweep(self) -> None:
+        """Have old tokens deleted now and then; called with each that is written."""
+        background, now = self._background, monotonic()
+        if now >= self._sweep_at and background is not None:
+            self._sweep_at = next_sweep(now)
+            background.connect(sweep_job, ref(self))
 
     def _tell(self, happening: Happening) -> None:
         with self._mutex:

@@ -13,6 +13,7 @@ from psycopg import AsyncTransaction, IsolationLevel
 from psycopg.errors import SerializationFailure, UniqueViolation
 
 from everpool import (
+    Chaos,
     CommitRolledBack,
     CommitUnknown,
     Outcome,
@@ -39,6 +40,7 @@ from everpool.lab import (
     fatal,
 )
 from everpool.lab.frames import error_response, ready_for_query
+from everpool.work.chaos import Strike
 from everpool.work.token import SCHEMA
 from tests.aio.defences.measure import is_whole
 from tests.support.aio import Event, eventually, gather, scalar, sleep, spawn
@@ -861,3 +863,66 @@ async def test_without_a_connection_nothing_was_started(make: Any, insert: Inser
                 await pool.run(insert, 1)
         assert caught.value.outcome is Outcome.NOT_STARTED  # type: ignore[attr-defined]
         assert insert.calls == 0
+
+
+async def test_what_a_lost_attempt_has_locked_does_not_hold_up_the_next(
+    make: Any, proxy: FaultProxy, table: Table
+) -> None:
+    """The connection is cut, and its server does not know: the row stays locked, if nobody ends the old backend."""
+    table.execute(f"INSERT INTO {table.name} VALUES (1)")
+    calls: list[int] = []
+
+    async def work(conn: Any) -> None:
+        calls.append(1)
+        await conn.execute(f"UPDATE {table.name} SET id = id + 1")
+        if len(calls) == 1:
+            proxy.cut(RST.one_sided(), link=proxy.find(backend_pid=conn.info.backend_pid))
+            await conn.execute("SELECT 1")
+
+    async with make(2) as pool:
+        await pool.run(work, deadline=5)
+        assert len(calls) == 2
+        assert table.rows() == [2]
+
+
+async def test_old_tokens_are_deleted_by_the_pool(make: Any, insert: Insert) -> None:
+    insert.table.execute(
+        "INSERT INTO everpool.commits (token, outcome, at) SELECT gen_random_uuid(), 'aborted',"
+        " now() - interval '8 days' FROM generate_series(1, 1500)"
+    )
+    old = "SELECT count(*) FROM everpool.commits WHERE at < now() - interval '7 days'"
+    async with make(1) as pool:
+        pool._sweep_at = 0.0
+        await pool.run(insert, 1, commit="token")
+        await eventually(lambda: insert.table.execute(old).fetchone() == (0,))
+        await pool.run(insert, 2, commit="token")
+        assert pool._sweep_at > 0
+
+
+@pytest.mark.parametrize("strike", list(Strike), ids=str)
+async def test_chaos_is_met_as_a_cut_would_be(
+    make: Any, insert: Insert, strike: Strike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chaos = Chaos(1.0, seed=1)
+    strikes = [strike, None]
+    monkeypatch.setattr(chaos, "draw", lambda: strikes.pop(0) if strikes else None)
+    async with make(2, chaos=chaos) as pool:
+        assert await pool.run(insert, 1) == 1
+        assert insert.table.rows() == [1]
+        again = strike in (Strike.FIRST, Strike.BEFORE)
+        assert insert.calls == 2 if again else insert.calls in (1, 2)
+        assert chaos.strikes[strike] == 1
+        await eventually(lambda: pool.snapshot().cuts == {"chaos": 1})
+
+
+async def test_chaos_is_the_same_for_the_same_seed() -> None:
+    def drawn(seed: int) -> list[Any]:
+        chaos = Chaos(0.3, seed)
+        return [chaos.draw() for _ in range(1000)]
+
+    assert drawn(7) == drawn(7) != drawn(8)
+    struck = [strike for strike in drawn(7) if strike]
+    assert 250 < len(struck) < 350
+    assert all(struck.count(strike) > 40 for strike in Strike)
+    with pytest.raises(ValueError, match=r"probability=1\.5"):
+        Chaos(1.5)
