@@ -85,6 +85,18 @@ comparison is fair and the machine quiet enough for the small figures.
     checkout takes on the first, best rounds. A listener for loans (``Lent``, ``Returned``) and
     traces are left out: they take the long way by design.
 
+``run-xid-…``, ``run-token-…``
+    One insert in a transaction that is committed once and known to be: ``pool.run(insert)`` with
+    ``commit="xid"`` and ``commit="token"`` (which inserts a second row) beside psycopg_pool's
+    ``with pool.connection() as conn: conn.execute(insert)``, which cannot tell what became of a
+    COMMIT whose answer was lost.  On a second server with ``fsync`` and ``full_page_writes`` on, and
+    a direct connection, pools of four.  Rounds of ten; median, because each waits for the disk.
+
+``run-read-only-…``
+    ``pool.run(select, read_only=True)`` beside the same select in ``with pool.connection()``: three
+    round trips on both sides, on the loopback, so that the pools' own part shows as much as it can.
+    Pools of four; best round.
+
 ``size``
     ``with pool.connection(): pass`` on two pools of everpool's, of ten connections and of 1,000,
     in turns: the larger over the smaller, best rounds.  Since that touches the same hot connection

@@ -16,14 +16,14 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from . import cases_asyncio, cases_threads, footprint, growth, observed
+from . import cases_asyncio, cases_threads, cases_work, footprint, growth, observed
 from .footprint import idle_cpu_beside
-from .server import server
+from .server import Durable, server
 from .setup import FULL, QUICK, TINY, Case, Effort, Figure, Setup, load
 
 ALL: dict[str, Case] = {
     case.name: case
-    for module in (cases_threads, cases_asyncio, growth, footprint, observed)
+    for module in (cases_threads, cases_asyncio, cases_work, growth, footprint, observed)
     for case in module.CASES
 }
 EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
@@ -122,10 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [ALL[name] for name in options.only or ALL]
     console = Console(stderr=options.json, width=None if sys.stdout.isatty() else 140)
     load_before, started = os.getloadavg()[0], time.perf_counter()
-    with server(options.dsn) as dsn:
+    with server(options.dsn) as dsn, Durable(options.dsn) as durable:
         with psycopg.connect(dsn) as conn:
             version = conn.info.parameter_status("server_version")
-        results = run(Setup(dsn, ours, theirs, effort), cases, console)
+        results = run(Setup(dsn, ours, theirs, effort, durable), cases, console)
     seconds = time.perf_counter() - started
     machine = {
         "ours": f"{ours.name} {ours.version}",

@@ -8,6 +8,8 @@ from typing import Any
 
 import psycopg_pool
 
+from .server import Durable
+
 SyncPool = psycopg_pool.ConnectionPool[Any]
 AsyncPool = psycopg_pool.AsyncConnectionPool[Any]
 
@@ -67,10 +69,13 @@ class Effort:
     """Seconds between the last connect and the reading of the memory."""
     sizes: tuple[int, int] = (10, 1_000)
     waiters: tuple[int, ...] = (100, 1_000, 10_000)
+    selects: int = 100
+    inserts: int = 10
+    insert_rounds: int = 100
 
 
 FULL = Effort()
-QUICK = Effort(rounds=100, slow_rounds=5, bursts=2, window=10.0)
+QUICK = Effort(rounds=100, slow_rounds=5, bursts=2, window=10.0, insert_rounds=30)
 TINY = Effort(
     loops=50,
     rounds=2,
@@ -93,6 +98,9 @@ TINY = Effort(
     quiet=0.05,
     sizes=(2, 8),
     waiters=(10, 20),
+    selects=5,
+    inserts=2,
+    insert_rounds=2,
 )
 
 
@@ -104,6 +112,8 @@ class Setup:
     ours: Library
     theirs: Library
     effort: Effort
+    durable: Durable
+    """The server for what has to reach the disk."""
 
 
 @dataclass(frozen=True)

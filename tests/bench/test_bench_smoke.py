@@ -16,6 +16,11 @@ from bench.server import server
 ROOT = Path(__file__).resolve().parents[2]
 
 NAMES = {
+    *(
+        f"run-{what}-{world}"
+        for what in ("xid", "token", "read-only")
+        for world in ("threads", "asyncio")
+    ),
     "uncontended-threads",
     "uncontended-asyncio",
     "busy-neighbour",

@@ -6,13 +6,13 @@ import sys
 from contextvars import ContextVar
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.abc import ACT
 
-from ..core.judgement import Phase, Repeat
+from ..core.judgement import Meaning, Phase, Repeat
 from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
@@ -26,6 +26,7 @@ from ..work.resolve import end_backend
 
 if TYPE_CHECKING:
     from .attempts import AsyncAttempts
+    from .lease import AsyncLease
 
 IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
 INERROR = TransactionStatus.INERROR
@@ -50,22 +51,25 @@ class AsyncAttempt(Generic[ACT]):
         ``NOT_STARTED``, or ``ROLLED_BACK``: what it would be if nothing more happened.
     """
 
+    # Defaults of the class: most attempts change few of them.
+    outcome = Outcome.NOT_STARTED
+    repeat = False  # whether the loop goes on
+    _entered = False
+    _lease: AsyncLease[ACT] | None = None
+    _conn: Any = None
+    _begun: Begun | None = None
+    _since = 0.0
+    _notice = ""  # SQLSTATE of a warning that announced the connection's end
+    _local = False  # the server said that it did not wait for its standby
+    _response: str | None = None
+    _phase = Phase.WORK
+    _tag = ""
+    _strike: Strike | None = None
+
     def __init__(self, work: AsyncAttempts[ACT], number: int) -> None:
         self.number = number
-        self.outcome = Outcome.NOT_STARTED
-        self.repeat = False  # whether the loop goes on
         self._work = work
         self._pool = work.pool
-        self._entered = False
-        self._conn: Any = None
-        self._begun: Begun | None = None
-        self._since = 0.0
-        self._notice = ""  # SQLSTATE of a warning that announced the connection's end
-        self._local = False  # the server said that it did not wait for its standby
-        self._response: str | None = None
-        self._phase = Phase.WORK
-        self._tag = ""
-        self._strike: Strike | None = None
 
     @property
     def entered(self) -> bool:
@@ -95,7 +99,9 @@ class AsyncAttempt(Generic[ACT]):
             )
         self._entered = True
         around = _under_way.get()
-        if any(other._pool is self._pool and other._conn is not None for other in around):
+        if around and any(
+            other._pool is self._pool and other._conn is not None for other in around
+        ):
             raise misused(
                 f"a transaction of pool {self._pool.name!r} is under way here already",
                 "hand its connection on, and use `conn.transaction()` for a part that may fail;"
@@ -116,14 +122,21 @@ class AsyncAttempt(Generic[ACT]):
         """Get a connection and begin on it; one that fails at that is replaced."""
         pool, work = self._pool, self._work
         for count in range(1, MOST_BEGINS + 1):  # pragma: no branch
-            conn: Any = await pool.getconn(work.patience())
+            timeout = work.patience()
+            if pool._direct and timeout >= pool._patience:  # the hot path
+                self._lease = lease = cast("AsyncLease[ACT]", pool.connection())
+                conn: Any = await lease.__aenter__()
+            else:
+                self._lease = None
+                conn = await pool.getconn(timeout)
             try:
                 begun = await self._begin(conn)
             except BaseException as ex:
                 failure = failure_of(ex, conn.pgconn, Phase.LENT)
                 verdict = pool._judged(failure)
                 await pool._part_with(conn, ex, failure, verdict)
-                if not failure.lost or not work.affords(verdict, failure, ex, count):
+                over = failure.lost or verdict.meaning is Meaning.CONNECTION
+                if not over or not work.affords(verdict, failure, ex, count):
                     raise
                 continue
             conn.add_notice_handler(self._noted)
@@ -177,7 +190,9 @@ class AsyncAttempt(Generic[ACT]):
     ) -> bool:
         # `return` inside the block does not come back to the loop, and cannot be repeated.
         loops = exc is not None or not self._work.inline or comes_back(sys._getframe(1))
-        _under_way.set(tuple(other for other in _under_way.get() if other is not self))
+        around = _under_way.get()
+        rest = () if around == (self,) else tuple(other for other in around if other is not self)
+        _under_way.set(rest)
         conn, self._conn = self._conn, None
         if conn._pool is not self._pool or conn._slot.since != self._since:
             raise misused(
@@ -193,7 +208,10 @@ class AsyncAttempt(Generic[ACT]):
                 error = ex
         self._detach(conn)
         if error is None:
-            await self._pool.putconn(conn)
+            if self._lease is not None and self._pool._plain:  # the hot path
+                await self._lease.__aexit__(None, None, None)
+            else:
+                await self._pool.putconn(conn)
             self._work.succeeded()
             if self._begun is not None and not self._begun.read_only:
                 self._pool._writing()
@@ -218,7 +236,8 @@ class AsyncAttempt(Generic[ACT]):
         self._check_can_commit(conn)
         if strike is Strike.BEFORE:
             chaos.cut(conn._slot, strike)
-        if conn._slot.link.peek() == DEAD:
+        # Where nothing can be in doubt, the answer will say it.
+        if begun.mode is not Mode.NONE and conn._slot.link.peek() == DEAD:
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
         statements = b"COMMIT"
         if begun.token and begun.stored is None:

@@ -39,6 +39,7 @@ class AsyncAttempts(Generic[ACT]):
         self._most = most
         self._deadline = deadline
         self._last: AsyncAttempt[ACT] | None = None
+        self._over = False
         self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
@@ -49,6 +50,8 @@ class AsyncAttempts(Generic[ACT]):
     async def __anext__(self) -> AsyncAttempt[ACT]:
         last = self._last
         if last is None:
+            if self._over:
+                raise StopAsyncIteration
             number = 1
         elif not last.entered:
             raise misused(
@@ -57,6 +60,8 @@ class AsyncAttempts(Generic[ACT]):
                 Outcome.NOT_STARTED,
             )
         elif not last.repeat:
+            # Leaves no cycle of references to the collector, transaction after transaction.
+            self._over, self._last = True, None
             raise StopAsyncIteration
         else:
             number = last.number + 1

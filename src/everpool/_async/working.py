@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import wraps
-from inspect import isasyncgenfunction, isawaitable, iscoroutine, isgeneratorfunction
+from contextlib import AbstractAsyncContextManager
+from functools import lru_cache, wraps
+from inspect import (
+    CO_ASYNC_GENERATOR,
+    CO_COROUTINE,
+    CO_GENERATOR,
+    isasyncgenfunction,
+    isawaitable,
+    iscoroutine,
+    isgeneratorfunction,
+)
 from math import inf
 from time import monotonic
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
@@ -53,6 +63,11 @@ class AsyncWorking(AsyncReporting[ACT]):
     _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:
+        _direct: bool
+        _plain: bool
+        _patience: float
+
+        def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[ACT]: ...
 
         async def getconn(self, timeout: float | None = None) -> ACT: ...
 
@@ -312,10 +327,19 @@ _SETTINGS = frozenset(
 )
 
 
+# Of a function that does not simply run when it is called.
+if True:  # ASYNC
+    _SPECIAL = CO_GENERATOR | CO_ASYNC_GENERATOR
+else:
+    _SPECIAL = CO_GENERATOR | CO_ASYNC_GENERATOR | CO_COROUTINE
+
+
 def _check_function(fn: Any) -> None:
     """
     :raises TypeError: it cannot be run as a transaction.
     """
+    if isinstance(fn, FunctionType) and not fn.__code__.co_flags & _SPECIAL and not fn.__dict__:
+        return  # as are most: `inspect` would take 3 µs to say so
     if not callable(fn):
         raise TypeError(f"run() needs a function that takes a connection, not {fn!r}")
     if isgeneratorfunction(fn) or isasyncgenfunction(fn):
@@ -342,4 +366,11 @@ def _how(
         return Begin(level, read_only, deferrable, Mode.TOKEN, commit)
     if commit not in ("xid", "token", "off"):
         raise ValueError(f'commit={commit!r}: must be "xid", "token", "off" or a Token')
+    return _known_how(level, read_only, deferrable, commit)
+
+
+@lru_cache(maxsize=256)
+def _known_how(
+    level: IsolationLevel | None, read_only: bool | None, deferrable: bool | None, commit: str
+) -> Begin:
     return Begin(level, read_only, deferrable, Mode(commit))

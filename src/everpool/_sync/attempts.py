@@ -42,6 +42,7 @@ class Attempts(Generic[CT]):
         self._most = most
         self._deadline = deadline
         self._last: Attempt[CT] | None = None
+        self._over = False
         self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
@@ -52,6 +53,8 @@ class Attempts(Generic[CT]):
     def __next__(self) -> Attempt[CT]:
         last = self._last
         if last is None:
+            if self._over:
+                raise StopIteration
             number = 1
         elif not last.entered:
             raise misused(
@@ -60,6 +63,8 @@ class Attempts(Generic[CT]):
                 Outcome.NOT_STARTED,
             )
         elif not last.repeat:
+            # Leaves no cycle of references to the collector, transaction after transaction.
+            self._over, self._last = True, None
             raise StopIteration
         else:
             number = last.number + 1

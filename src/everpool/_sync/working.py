@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
-from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
+from contextlib import AbstractContextManager
+from functools import lru_cache, wraps
+from inspect import (
+    CO_ASYNC_GENERATOR,
+    CO_COROUTINE,
+    CO_GENERATOR,
+    isasyncgenfunction,
+    iscoroutine,
+    isgeneratorfunction,
+)
 from math import inf
 from time import monotonic
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
@@ -56,6 +65,11 @@ class Working(Reporting[CT]):
     _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:
+        _direct: bool
+        _plain: bool
+        _patience: float
+
+        def connection(self, timeout: float | None = None) -> AbstractContextManager[CT]: ...
 
         def getconn(self, timeout: float | None = None) -> CT: ...
 
@@ -304,10 +318,16 @@ _SETTINGS = frozenset(
 )
 
 
+# Of a function that does not simply run when it is called.
+_SPECIAL = CO_GENERATOR | CO_ASYNC_GENERATOR | CO_COROUTINE
+
+
 def _check_function(fn: Any) -> None:
     """
     :raises TypeError: it cannot be run as a transaction.
     """
+    if isinstance(fn, FunctionType) and not fn.__code__.co_flags & _SPECIAL and not fn.__dict__:
+        return  # as are most: `inspect` would take 3 µs to say so
     if not callable(fn):
         raise TypeError(f"run() needs a function that takes a connection, not {fn!r}")
     if isgeneratorfunction(fn) or isasyncgenfunction(fn):
@@ -333,4 +353,11 @@ def _how(
         return Begin(level, read_only, deferrable, Mode.TOKEN, commit)
     if commit not in ("xid", "token", "off"):
         raise ValueError(f'commit={commit!r}: must be "xid", "token", "off" or a Token')
+    return _known_how(level, read_only, deferrable, commit)
+
+
+@lru_cache(maxsize=256)
+def _known_how(
+    level: IsolationLevel | None, read_only: bool | None, deferrable: bool | None, commit: str
+) -> Begin:
     return Begin(level, read_only, deferrable, Mode(commit))

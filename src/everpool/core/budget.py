@@ -2,7 +2,8 @@
 
 A fixed number of retries multiplies the load exactly when everything fails. With a budget the
 retries are a share of the successes, plus a reserve for a pool whose connections all die at
-once. (Finagle, the AWS SDKs and others do the same.)
+once: when nothing succeeds any more, at most twice that reserve is repeated. (Finagle, the AWS
+SDKs and others do the same.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ SHARE = 0.1
 # Contention is no illness of the server's, and most of it is gone at the second attempt.
 CONTENTION_SHARE = 1.0
 
-# What successes have earned is kept for about so long, in seconds.
+# What successes have earned is kept for about so long, in seconds, and up to as much as the
+# reserve: a steady share of failures is repeated as it comes, and no store of a thousand retries
+# waits for the moment when everything fails.
 LIFE = 10.0
 
 # The reserve is at least so much, and comes back at this rate a second: for pools of little
@@ -51,7 +54,8 @@ class Budget:
         """
         full = max(RESERVE, size)
         elapsed, self._at = max(0.0, now - self._at), now
-        self._earned *= max(0.0, 1.0 - elapsed / LIFE)
+        # No more than a burst: after busy hours, a storm would otherwise be repeated in full.
+        self._earned = min(full, self._earned * max(0.0, 1.0 - elapsed / LIFE))
         self._reserve = full if self._reserve < 0 else min(full, self._reserve + TRICKLE * elapsed)
         if self._earned >= 1.0:
             self._earned -= 1.0

@@ -133,9 +133,10 @@ SUSPECTING = frozenset((_M.SIBLINGS, _M.ALL_DEAD, _M.GOING, _M.WRONG_ROLE))
 # "cached plan must not change result type": 0A000 with this routine, and only then.
 _CACHED_PLAN = "RevalidateCachedQuery"
 
-# Answers to COMMIT that leave it open what became of it: a lost connection under any of its
-# names (poolers say 08xxx of their server's), and the two that say so themselves (08007, 40003).
-_OPEN = ("08", "40003")
+# Answers to COMMIT that leave it open what became of it: a lost connection or server under any of
+# its names (poolers say 08xxx, 57Pxx or 58000 of their server's), the two that say so themselves
+# (08007, 40003), and a server or pooler that has lost its mind (XX).
+_OPEN = ("08", "40003", "57P", "58000", "XX")
 
 
 def judge(failure: Failure) -> Verdict:
@@ -155,6 +156,8 @@ def judge(failure: Failure) -> Verdict:
             meaning = _M.CONNECTION
         if code == "08P01":  # PgBouncer's for whatever it has to say, its server's death above all
             meaning, repeat = _M.SIBLINGS, _YES
+    elif code == "08P01" and failure.phase is Phase.LENT:  # another connection may be in step
+        repeat = _YES
     outcome = _outcome(failure)
     if outcome is Outcome.UNKNOWN or failure.phase is Phase.AUTOCOMMIT:
         repeat = _NEVER

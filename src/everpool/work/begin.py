@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from psycopg import IsolationLevel
@@ -135,16 +136,20 @@ def begin(
 
 def _statement(conn: Any, how: Begin) -> tuple[bytes, bool]:
     """BEGIN, and whether it is of a read-only transaction."""
-    parts = [b"BEGIN"]
-    level = how.isolation_level
-    if level is None and conn.isolation_level is not None:
-        level = IsolationLevel(conn.isolation_level)
-    if level is not None:
-        parts.append(b"ISOLATION LEVEL " + level.name.replace("_", " ").encode())
+    level = conn.isolation_level if how.isolation_level is None else how.isolation_level
     read_only = conn.read_only if how.read_only is None else how.read_only
+    deferrable = conn.deferrable if how.deferrable is None else how.deferrable
+    return _spelled(level, read_only, deferrable), bool(read_only)
+
+
+@lru_cache(maxsize=256)
+def _spelled(level: int | None, read_only: bool | None, deferrable: bool | None) -> bytes:
+    parts = [b"BEGIN"]
+    if level is not None:
+        name = IsolationLevel(level).name
+        parts.append(b"ISOLATION LEVEL " + name.replace("_", " ").encode())
     if read_only is not None:
         parts.append(b"READ ONLY" if read_only else b"READ WRITE")
-    deferrable = conn.deferrable if how.deferrable is None else how.deferrable
     if deferrable is not None:
         parts.append(b"DEFERRABLE" if deferrable else b"NOT DEFERRABLE")
-    return b" ".join(parts), bool(read_only)
+    return b" ".join(parts)
