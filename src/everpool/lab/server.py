@@ -8,39 +8,35 @@ durability for speed, and ends together with the process that started it, whatev
 (measured: exception, interrupt, SIGTERM, SIGKILL). It needs no privilege and no account. As root,
 which PostgreSQL refuses, it runs in a user namespace of its own, or where the kernel does not allow
 that, as the user nobody.
+
+A second server may follow it:
+
+    with PostgresServer() as primary, primary.standby() as standby:
+        primary.crash()
+        standby.promote()
 """
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import quote
 
-from everpool.lab import _keeper
+from everpool.lab._handle import KeeperHandle, ServerError, start_keeper
 from everpool.lab.binaries import find_binaries, server_version
 from everpool.lab.ports import free_port
 
-__all__ = ["PostgresServer", "ServerError", "StopMode"]
+__all__ = ["PostgresServer", "ServerError", "Standby", "StopMode"]
 
 StopMode = Literal["fast", "immediate"]
 
 _HOST = "127.0.0.1"
 _USER = _DATABASE = "postgres"
 _PORT_ATTEMPTS = 5
-_IDENTITIES = ("namespace", "drop")  # what root becomes, in the order they are tried
 
 _SETTINGS: dict[str, object] = {
     "listen_addresses": _HOST,
@@ -53,16 +49,19 @@ _SETTINGS: dict[str, object] = {
     # nothing is left behind.
     "dynamic_shared_memory_type": "mmap",
 }
-
-
-class ServerError(RuntimeError):
-    """The server could not be started or controlled; the message ends with the tail of its log."""
+_STANDBY_SETTINGS: dict[str, object] = {
+    # PostgreSQL's 5 s between attempts to reach a primary that restarts are a long time in a test.
+    "wal_retrieve_retry_interval": "100ms",
+    # Inherited from the primary, it would hold every commit after a promotion.
+    "synchronous_standby_names": "",
+}
 
 
 class PostgresServer:
     """A PostgreSQL server of one's own; a context manager.
 
-    *settings* are added to ``postgresql.conf``. With *password* the superuser ``postgres`` logs in
+    *settings* are added to ``postgresql.conf`` and have the last word: with ``fsync`` and
+    ``full_page_writes`` ``on`` the lab's haste is off. With *password* the superuser ``postgres`` logs in
     by SCRAM, without one the server trusts the loopback. *bin_dir* names the directory of
     ``initdb`` and ``postgres``; how they are found otherwise is told in
     :func:`everpool.lab.binaries.find_binaries`. *timeout*, in seconds, bounds each of creating,
@@ -92,9 +91,10 @@ class PostgresServer:
         self.version = ""
         self._settings = {**_SETTINGS, **(settings or {})}
         self._asked_bin = bin_dir
+        self._standbys = 0
         self._timeout = timeout
         self._lock = threading.RLock()
-        self._keeper: _KeeperHandle | None = None
+        self._keeper: KeeperHandle | None = None
 
     @property
     def dsn(self) -> str:
@@ -124,18 +124,19 @@ class PostgresServer:
         with self._lock:
             if self._keeper is not None:
                 raise ServerError("the server is started already")
-            bin_dir = find_binaries(self._asked_bin)
+            bin_dir = self._asked_bin = find_binaries(self._asked_bin)
             config = {
                 "user": self.user,
                 "password": self.password,
                 "settings": self._settings,
                 "timeout": self._timeout,
             }
-            self._keeper = _start_keeper(bin_dir, config)
+            self._keeper = start_keeper(bin_dir, config)
             try:
                 self.version = server_version(bin_dir)
-                self._keeper.order({"do": "init"})
+                self._create(self._keeper)
                 self._first_up()
+                self._settle(self._keeper)
             except BaseException:
                 self.stop()
                 raise
@@ -151,12 +152,51 @@ class PostgresServer:
     def down(self, mode: StopMode = "fast") -> None:
         """Shut the server down and keep its files: what follows is an outage, until :meth:`up`.
 
-        ``fast`` says goodbye to every client (57P01) and writes a checkpoint; ``immediate`` is a
-        crash.
+        ``fast`` says goodbye to every client (57P01) and writes a checkpoint; ``immediate`` still
+        says why (57P02) and leaves the data to be recovered. :meth:`crash` says nothing.
         """
         with self._lock:
-            self._running().order({"do": "down", "mode": mode})
-            self._running().postmaster = 0
+            keeper = self._running()
+            keeper.order({"do": "down", "mode": mode})
+            keeper.postmaster = 0
+
+    def crash(self) -> None:
+        """Kill every process of the server (SIGKILL), as the death of its machine would.
+
+        Clients see their connections end without a word. What was committed is there again after
+        :meth:`up`, even with ``fsync`` off: the machine itself lives on. Returns when no process is
+        left. Raises :class:`ServerError` when the server is down.
+        """
+        with self._lock:
+            keeper = self._running()
+            keeper.order({"do": "crash"})
+            keeper.postmaster = 0
+
+    def kill_backend(self, pid: int) -> None:
+        """Kill one backend (SIGKILL), as the kernel does when memory runs out.
+
+        The postmaster lives on, but trusts shared memory no more: it ends every other session
+        (57P02), recovers, and for that time refuses connections (57P03). Returns when the backend
+        is gone, before all that. Raises :class:`ServerError` when *pid* is no process of this
+        server's.
+        """
+        with self._lock:
+            self._running().order({"do": "kill", "backend": pid})
+
+    def freeze(self, backend: int | None = None) -> None:
+        """Stop the whole server, or only the process *backend*, where it stands (SIGSTOP).
+
+        Connections stay open and nothing is answered; the kernel goes on accepting new ones.
+        Stopping, crashing and taking down work on a frozen server. Raises :class:`ServerError` as
+        :meth:`kill_backend` does.
+        """
+        with self._lock:
+            self._running().order({"do": "freeze", "backend": backend or 0})
+
+    def thaw(self, backend: int | None = None) -> None:
+        """Let go on what :meth:`freeze` stopped."""
+        with self._lock:
+            self._running().order({"do": "thaw", "backend": backend or 0})
 
     def up(self) -> None:
         """End the outage that :meth:`down` began; return when the server accepts connections.
@@ -174,6 +214,28 @@ class PostgresServer:
             time.sleep(pause)
             self.up()
 
+    def standby(
+        self, settings: Mapping[str, object] | None = None, *, name: str = "", port: int = 0
+    ) -> Standby:
+        """Return a standby of this running server, not started yet.
+
+        It begins as a copy of the data and inherits password and settings; *settings* are its own.
+        *name* is its ``application_name``, by default ``standby1``, ``standby2`` and so on; no two
+        may share one. It is asynchronous unless the primary's ``synchronous_standby_names`` has the
+        name:
+
+            with PostgresServer({"synchronous_standby_names": "standby1"}) as primary:
+                ...  # a commit would wait here
+                with primary.standby() as standby:
+
+        Raises :class:`ServerError` when this server is not started, :class:`ValueError` for a name
+        that PostgreSQL would change.
+        """
+        with self._lock:
+            self._running()
+            self._standbys += 1
+            return Standby(self, settings, name=name or f"standby{self._standbys}", port=port)
+
     def log_tail(self, lines: int = 20) -> str:
         """Return the last *lines* lines of the server's log; empty when it is not started."""
         with self._lock:
@@ -190,10 +252,16 @@ class PostgresServer:
     ) -> None:
         self.stop()
 
-    def _running(self) -> _KeeperHandle:
+    def _running(self) -> KeeperHandle:
         if self._keeper is None:
             raise ServerError("the server is not started")
         return self._keeper
+
+    def _create(self, keeper: KeeperHandle) -> None:
+        keeper.order({"do": "init"})
+
+    def _settle(self, keeper: KeeperHandle) -> None:
+        """Wait, after the first start, for what more than accepting connections is promised."""
 
     def _first_up(self) -> None:
         # Between finding a port free and using it, somebody else may have taken it.
@@ -208,136 +276,56 @@ class PostgresServer:
                     raise
 
 
-class _KeeperHandle:
-    """Our end of the line to the keeper process, which see."""
+class Standby(PostgresServer):
+    """A server that follows another by streaming and answers queries that only read.
 
-    def __init__(self, bin_dir: Path, root: Path, identity: str, config: Mapping[str, Any]) -> None:
-        self.root = root
-        self.postmaster = 0
-        self._patience = 3 * float(config["timeout"]) + 15.0
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", _keeper.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=root,
-            start_new_session=True,  # an interrupt typed at the terminal is not for the server
-            bufsize=0,
-        )
-        self._finalizer = weakref.finalize(self, _end_keeper, self._process, root, os.getpid())
-        try:
-            self.order({**config, "bin": str(bin_dir), "root": str(root), "identity": identity})
-        except BaseException:
-            self.end()
-            raise
-
-    def order(self, message: Mapping[str, Any]) -> int:
-        """Send one order; return the process id it is answered with. Raises ServerError."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        except OSError:
-            raise ServerError("the process that keeps the server has died") from None
-        reply = json.loads(self._line())
-        if "error" in reply:
-            raise ServerError(reply["error"])
-        return int(reply["pid"])
-
-    def end(self) -> None:
-        self._finalizer()
-
-    def log_tail(self, lines: int) -> str:
-        try:
-            text = (self.root / "server.log").read_text(errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
-
-    def _line(self) -> bytes:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + self._patience
-        line = b""
-        while not line.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                raise ServerError(f"no answer within {self._patience:g} s\n{self.log_tail(20)}")
-            data = os.read(self._process.stdout.fileno(), 65536)
-            if not data:
-                raise ServerError(
-                    f"the process that keeps the server has died\n{self.log_tail(20)}"
-                )
-            line += data
-        return line
-
-
-def _end_keeper(process: subprocess.Popen[bytes], root: Path, owner: int) -> None:
-    # A forked child inherits this object, and must not end its parent's server when it exits.
-    if os.getpid() != owner:
-        return
-    assert process.stdin is not None and process.stdout is not None
-    with suppress(OSError):  # it has ended already
-        process.stdin.write(b'{"do": "stop"}\n')
-    process.stdin.close()
-    try:
-        process.wait(30.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    process.stdout.close()
-    shutil.rmtree(root, ignore_errors=True)
-
-
-def _start_keeper(bin_dir: Path, config: Mapping[str, Any]) -> _KeeperHandle:
-    """Start a keeper under the first identity this machine allows."""
-    refusals = []
-    for identity in _IDENTITIES if os.geteuid() == 0 else ("self",):
-        home = _shared_tmp() if identity == "drop" else None
-        root = Path(tempfile.mkdtemp(prefix="everpool-lab-", dir=home))
-        try:
-            programs = bin_dir
-            if identity == "drop":
-                programs = _readable_copy(bin_dir, root)
-                os.chown(root, _keeper.NOBODY, _keeper.NOBODY)
-            return _KeeperHandle(programs, root, identity, config)
-        except BaseException as error:
-            shutil.rmtree(root, ignore_errors=True)
-            if not isinstance(error, ServerError):
-                raise
-            refusals.append(str(error))
-    raise ServerError("; ".join(refusals))
-
-
-def _open_to_all(path: Path) -> bool:
-    """Tell whether any user may pass through every directory down to *path*."""
-    return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
-
-
-def _shared_tmp() -> str | None:
-    candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
-    return next(
-        (name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())),
-        None,
-    )
-
-
-def _readable_copy(bin_dir: Path, root: Path) -> Path:
-    """Return *bin_dir*, or a copy under *root* when other users cannot reach it.
-
-    The whole installation is copied, since the programs find their other files relative to
-    themselves; with it the directory that wheels keep their libraries in, ``<package>.libs``.
+    Made by :meth:`PostgresServer.standby`, started and ended like any server. It goes on following
+    through every outage of the primary, who has to stay on its port, and of its own; but for an
+    outage of its own during which much is written (16 MB and a checkpoint), give the primary
+    ``wal_keep_size``.
     """
-    if _open_to_all(bin_dir):
-        return bin_dir
-    prefix = bin_dir.parent
-    sources = [prefix]
-    for package in (prefix, *prefix.parents):
-        libraries = package.with_name(f"{package.name}.libs")
-        if package.name and libraries.is_dir():
-            sources = [package, libraries]
-            break
-    target = root / "programs"
-    for source in sources:
-        shutil.copytree(source, target / source.name, symlinks=True)
-    for path in (target, *target.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-    return target / bin_dir.relative_to(sources[0].parent)
+
+    def __init__(
+        self,
+        primary: PostgresServer,
+        settings: Mapping[str, object] | None,
+        *,
+        name: str,
+        port: int,
+    ) -> None:
+        if not (name.isascii() and name.isprintable() and len(name) < 64):
+            raise ValueError(f"a standby's name is up to 63 printable ASCII characters: {name!r}")
+        super().__init__(
+            password=primary.password,
+            bin_dir=primary._asked_bin,
+            port=port,
+            timeout=primary._timeout,
+        )
+        self.name = name
+        self._way = ["-h", primary.host, "-p", str(primary.port), "-U", primary.user, "-w"]
+        source = primary.conninfo + " application_name='{}'".format(
+            name.replace("\\", r"\\").replace("'", r"\'")
+        )
+        self._settings = {**_STANDBY_SETTINGS, "primary_conninfo": source, **(settings or {})}
+
+    def start(self) -> Self:
+        """Copy the primary and start; return when connections are accepted and the copy streams.
+
+        Takes about as long as starting a server. Raises :class:`ServerError`.
+        """
+        return super().start()
+
+    def promote(self) -> None:
+        """Make this a primary; return when it takes writes.
+
+        Sessions it has stay, and may write from their next transaction on. The old primary is not
+        told. Raises :class:`ServerError` when it is down or no standby any more.
+        """
+        with self._lock:
+            self._running().order({"do": "promote"})
+
+    def _create(self, keeper: KeeperHandle) -> None:
+        keeper.order({"do": "copy", "primary": self._way})
+
+    def _settle(self, keeper: KeeperHandle) -> None:
+        keeper.order({"do": "await_streaming", "primary": self._way, "name": self.name})
