@@ -1,0 +1,1 @@
+"""``everpool lab torture``."""
