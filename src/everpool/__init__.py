@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TransactionMisuse,
     )
     from .snapshot import Death, Lesson, Snapshot
+    from .work.chaos import Chaos
     from .work.token import Token
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncConnectionPool",
     "AsyncNullConnectionPool",
+    "Chaos",
     "CommitRolledBack",
     "CommitUnknown",
     "ConnectionPool",
@@ -76,6 +78,7 @@ __all__ = [
 _PLACES = {
     "AsyncConnectionPool": "._async.pool",
     "AsyncNullConnectionPool": "._async.null_pool",
+    "Chaos": ".work.chaos",
     "CommitRolledBack": ".errors",
     "CommitUnknown": ".errors",
     "ConnectionPool": "._sync.pool",

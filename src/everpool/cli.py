@@ -20,6 +20,7 @@ _COMMANDS = {
     "dashboard-json": "everpool.telemetry.commands",
     "demo": "everpool.demo.command",
     "environments": "everpool.environments.command",
+    "migrate": "everpool.work.command",
     "rules": "everpool.telemetry.commands",
     "survey": "everpool.survey.command",
 }

@@ -15,7 +15,7 @@ from ..core.judgement import Failure, Meaning, Repeat, Verdict
 from ..core.outcome import Outcome
 from ..errors import DeadlineExceeded
 from ..runtime import aio as rt
-from ..work.begin import Begin
+from ..work.begin import Begin, Begun
 from ..work.failing import misused
 from .attempt import AsyncAttempt
 
@@ -39,6 +39,7 @@ class AsyncAttempts(Generic[ACT]):
         self._most = most
         self._deadline = deadline
         self._last: AsyncAttempt[ACT] | None = None
+        self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 

@@ -20,6 +20,7 @@ from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 
 class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
@@ -59,6 +60,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
+        chaos: Chaos | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -85,6 +87,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], psycopg_pool.AsyncNullCo
             leak_after=leak_after,
             when_down=when_down,
             judge=judge,
+            chaos=chaos,
             environment=environment,
         )
 

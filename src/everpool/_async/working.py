@@ -29,6 +29,7 @@ from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _primary
 from .reporting import AsyncReporting
 from .resolving import RESOLVE_FOR, find_out, resolve_job
+from .sweeping import next_sweep, sweep_job
 
 logger = logging.getLogger("everpool")
 
@@ -59,6 +60,7 @@ class AsyncWorking(AsyncReporting[ACT]):
         now = monotonic()
         self._anonymous = False  # the server cannot tell its incarnation
         self._tokens_work = False  # the table of tokens has been seen
+        self._sweep_at = next_sweep(now)
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -214,6 +216,13 @@ class AsyncWorking(AsyncReporting[ACT]):
         with self._mutex:
             most = self._machine.most
             return budget.spend(now, most if most < inf else NO_LIMIT)
+
+    def _sweep(self) -> None:
+        """Have old tokens deleted now and then; called with each that is written."""
+        background, now = self._background, monotonic()
+        if now >= self._sweep_at and background is not None:
+            self._sweep_at = next_sweep(now)
+            background.connect(sweep_job, ref(self))
 
     def _tell(self, happening: Happening) -> None:
         with self._mutex:

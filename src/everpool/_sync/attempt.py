@@ -21,9 +21,11 @@ from ..errors import TransactionMisuse
 from ..watch import DEAD
 from ..work import token as tokens
 from ..work.begin import Begun, Mode, begin
+from ..work.chaos import Strike
 from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
 from ..work.flight import FATAL_ERROR, fly
 from ..work.loops import comes_back
+from ..work.resolve import end_backend
 
 if TYPE_CHECKING:
     from .attempts import Attempts
@@ -66,7 +68,7 @@ class Attempt(Generic[CT]):
         self._response: str | None = None
         self._phase = Phase.WORK
         self._tag = ""
-        self._hung_up = False
+        self._strike: Strike | None = None
 
     @property
     def entered(self) -> bool:
@@ -131,19 +133,28 @@ class Attempt(Generic[CT]):
             conn._num_transactions += 1  # psycopg: no commit() and rollback() inside
             self._since = conn._slot.since
             self._conn, self._begun = conn, begun
+            if pool._chaos is not None:
+                self._strike = pool._chaos.draw()
+                if self._strike is Strike.FIRST:
+                    pool._chaos.cut(conn._slot, self._strike)
             return
 
     def _begin(self, conn: Any) -> Begun:
-        pool, slot = self._pool, conn._slot
+        pool, work, slot = self._pool, self._work, conn._slot
         known = slot.incarnation if slot.direct else None
         gen = begin(
             conn,
-            self._work.how,
+            work.how,
             known,
             ask=not pool._anonymous,
             check_table=not pool._tokens_work,
         )
         with conn.lock:
+            if work.abandoned is not None:
+                # What the lost attempt has locked is in the way, for as long as its server does
+                # not know that it was abandoned.
+                conn.wait(end_backend(conn.pgconn, work.abandoned))
+                work.abandoned = None
             begun: Begun = conn.wait(gen)
         pool._anonymous |= begun.cannot_tell
         pool._tokens_work |= begun.mode is Mode.TOKEN
@@ -187,6 +198,8 @@ class Attempt(Generic[CT]):
         if error is None:
             self._pool.putconn(conn)
             self._work.succeeded()
+            if self._begun is not None and self._begun.token:
+                self._pool._sweep()
             return False
         error = self._failed(conn, error, loops, ours=error is not exc)
         if error is None:
@@ -201,13 +214,12 @@ class Attempt(Generic[CT]):
 
         :raises BaseException: it was not committed, or nobody knows.
         """
-        pgconn, begun, chaos = conn.pgconn, self._begun, self._pool._chaos
+        pgconn, begun, chaos, strike = conn.pgconn, self._begun, self._pool._chaos, self._strike
         assert begun is not None
         self._check_can_commit(conn)
-        if chaos is not None and chaos.strikes("before COMMIT"):
-            conn._slot.link.abort()
+        if strike is Strike.BEFORE:
+            chaos.cut(conn._slot, strike)
         if conn._slot.link.peek() == DEAD:
-            self._hung_up = True
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
         statements = b"COMMIT"
         if begun.token and begun.stored is None:
@@ -215,8 +227,8 @@ class Attempt(Generic[CT]):
             statements = row + b";" + statements
         self._phase = Phase.COMMIT
         gen = fly(pgconn, statements)
-        if chaos is not None:
-            gen = chaos.commit(gen, conn._slot.link)
+        if strike in (Strike.DURING, Strike.AFTER):
+            gen = chaos.commit(gen, conn._slot, strike)
         with conn.lock:
             results = conn.wait(gen)
         tags = [result.command_status for result in results]
@@ -224,6 +236,8 @@ class Attempt(Generic[CT]):
             for result in results:
                 if result.status == FATAL_ERROR:
                     raise psycopg.errors.error_from_result(result, encoding=pgconn._encoding)
+            if b"ROLLBACK" not in tags:
+                raise psycopg.OperationalError("COMMIT was answered with something else")
             self._tag = "ROLLBACK"
             raise swallowed()
         self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if self._local else Outcome.COMMITTED
@@ -285,7 +299,8 @@ class Attempt(Generic[CT]):
         failure = failure_of(
             error, conn.pgconn, self._phase, notice=self._notice, read_only=begun.read_only
         )
-        failure = replace(failure, lost=failure.lost or self._hung_up, tag=self._tag)
+        lost = failure.lost or conn._slot.link.peek() == DEAD
+        failure = replace(failure, lost=lost, tag=self._tag)
         verdict = pool._judged(failure)
         pool._part_with(conn, error, failure, verdict)
         self.outcome = verdict.outcome
@@ -305,6 +320,8 @@ class Attempt(Generic[CT]):
             if begun.key is not None and tokens.is_done_by_another(error):
                 verdict = verdict.replace(repeat=Repeat.YES)  # and find what that one returned
             self.repeat = loops and work.affords(verdict, failure, error, self.number)
+            if failure.lost:
+                work.abandoned = begun
         return None if self.repeat else error
 
     def _find_out(self, begun: Begun, waits: bool) -> Outcome:

@@ -18,7 +18,7 @@ from ..core.judgement import Failure, Meaning, Repeat, Verdict
 from ..core.outcome import Outcome
 from ..errors import DeadlineExceeded
 from ..runtime import threads as rt
-from ..work.begin import Begin
+from ..work.begin import Begin, Begun
 from ..work.failing import misused
 from .attempt import Attempt
 
@@ -42,6 +42,7 @@ class Attempts(Generic[CT]):
         self._most = most
         self._deadline = deadline
         self._last: Attempt[CT] | None = None
+        self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 

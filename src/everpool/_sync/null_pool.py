@@ -23,6 +23,7 @@ from .working import Judge
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 
 class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]):
@@ -62,6 +63,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
+        chaos: Chaos | None = None,
         environment: Path = None,
     ) -> None:
         super().__init__(
@@ -88,6 +90,7 @@ class NullConnectionPool(ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
             leak_after=leak_after,
             when_down=when_down,
             judge=judge,
+            chaos=chaos,
             environment=environment,
         )
 

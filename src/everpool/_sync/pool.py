@@ -39,6 +39,7 @@ from .working import Judge, Working
 
 if TYPE_CHECKING:
     from ..environments import Path
+    from ..work.chaos import Chaos
 
 logger = logging.getLogger("everpool")
 
@@ -118,6 +119,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         `run` or `attempts` and the `Verdict` that the pool came to. What it returns, usually
         ``verdict.replace(repeat=…)``, is followed; None leaves it so. What became of the
         transaction is no matter of opinion, and one in doubt is never repeated.
+    :param chaos: a `Chaos`, for tests: the pool cuts its own connections.
 
     :raises ValueError: a setting is out of range, or two explicit ones contradict each other.
     :raises TypeError: a setting is of the wrong kind, or unknown.
@@ -171,10 +173,11 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         leak_after: float = defaults.LEAK_AFTER,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
+        chaos: Chaos | None = None,
     ) -> None:
         self._closed = True
         self._judge = judge
-        self._chaos = None
+        self._chaos = chaos
         self._lessons = None
         if learn is None:
             learn = True  # nothing was found yet
@@ -289,8 +292,9 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             in_use = in_use and self._machine.paused_at is None and self._around is None
             self._loans = self._hub.wants_loans
             doors = doors and not self._loans
-            self._direct = in_use and doors and self._check is None and not self._own_enter
-            self._plain = doors and plain_exit and self._reset is None
+            ordinary = self._check is None and self._chaos is None and not self._own_enter
+            self._direct = in_use and doors and ordinary
+            self._plain = doors and plain_exit and self._reset is None and self._chaos is None
             self._peek_after = self._policy.peek_after
             self._patience = self._policy.timeout
 

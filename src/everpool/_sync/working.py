@@ -32,6 +32,7 @@ from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _primary
 from .reporting import Reporting
 from .resolving import RESOLVE_FOR, find_out, resolve_job
+from .sweeping import next_sweep, sweep_job
 
 logger = logging.getLogger("everpool")
 
@@ -62,6 +63,7 @@ class Working(Reporting[CT]):
         now = monotonic()
         self._anonymous = False  # the server cannot tell its incarnation
         self._tokens_work = False  # the table of tokens has been seen
+        self._sweep_at = next_sweep(now)
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -206,6 +208,13 @@ class Working(Reporting[CT]):
         with self._mutex:
             most = self._machine.most
             return budget.spend(now, most if most < inf else NO_LIMIT)
+
+    def _sweep(self) -> None:
+        """Have old tokens deleted now and then; called with each that is written."""
+        background, now = self._background, monotonic()
+        if now >= self._sweep_at and background is not None:
+            self._sweep_at = next_sweep(now)
+            background.connect(sweep_job, ref(self))
 
     def _tell(self, happening: Happening) -> None:
         with self._mutex:

@@ -109,7 +109,7 @@ def start_keeper(bin_dir: Path, config: Mapping[str, Any]) -> KeeperHandle:
     """Start a keeper under the first identity this machine allows."""
     refusals = []
     for identity in _IDENTITIES if os.geteuid() == 0 else ("self",):
-        home = _shared_tmp() if identity == "drop" else None
+        home = shared_tmp() if identity == "drop" else None
         root = Path(tempfile.mkdtemp(prefix="everpool-lab-", dir=home))
         try:
             programs = bin_dir
@@ -130,7 +130,7 @@ def _open_to_all(path: Path) -> bool:
     return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
 
 
-def _shared_tmp() -> str | None:
+def shared_tmp() -> str | None:
     candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
     return next(
         (name for name in candidates if os.path.isdir(name) and _open_to_all(Path(name).resolve())),

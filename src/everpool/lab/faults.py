@@ -5,6 +5,7 @@ Everything here is a plain value. What the values do is in :mod:`everpool.lab.li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
@@ -145,8 +146,12 @@ class Message:
 
 
 STARTUP: Final = Message("client", "StartupMessage")
-COMMIT: Final = Message("client", ("Query", "Parse"), contains=b"COMMIT")
-"""The client asks for a commit.
+_commit_word = re.compile(rb"\bCOMMIT\b", re.IGNORECASE).search
+
+COMMIT: Final = Message(
+    "client", ("Query", "Parse"), where=lambda frame: _commit_word(frame.body) is not None
+)
+"""The client asks for a commit: the word is in its message.
 
 In the extended protocol the request is complete only with the Sync that follows.
 """

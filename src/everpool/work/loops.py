@@ -17,8 +17,8 @@ from types import CodeType, FrameType
 # stores, calls or returns. (What awaits `__aexit__` is among them.)
 _NOTHING = frozenset(
     """
-    CACHE NOP POP_TOP EXTENDED_ARG RESUME PRECALL CALL LOAD_CONST
-    GET_AWAITABLE SEND YIELD_VALUE END_SEND JUMP_BACKWARD_NO_INTERRUPT
+    CACHE NOP POP_TOP EXTENDED_ARG RESUME
+    SEND YIELD_VALUE END_SEND JUMP_BACKWARD_NO_INTERRUPT
     """.split()  # noqa: SIM905
 )
 _JUMPS = frozenset(("JUMP_BACKWARD", "JUMP_FORWARD", "JUMP_ABSOLUTE"))
@@ -37,7 +37,8 @@ def _comes_back(code: CodeType, at: int) -> bool:
     offsets = sorted(instructions)
     following = dict(pairwise(offsets))
     seen: set[int] = set()
-    offset: int | None = following.get(at)
+    # `at` may lie inside an instruction (3.12 points to the cache of SEND).
+    offset: int | None = next((each for each in offsets if each > at), None)
     while offset is not None and offset not in seen:
         seen.add(offset)
         instruction = instructions[offset]

@@ -16,7 +16,7 @@ from ..core.outcome import Outcome
 from ..identity import answer, question
 from . import token as tokens
 from .begin import Begun, Mode
-from .flight import FATAL_ERROR, demand, fly, value
+from .flight import FATAL_ERROR, fly, value
 
 # A fence that meets the transaction itself, in the middle of its COMMIT, waits so long for it
 # before its backend is ended: more than any flush takes on a disk that works.
@@ -93,10 +93,11 @@ def end_backend(pgconn: Any, begun: Begun) -> Generator[Any, Any, None]:
     have been given again, but not together with the moment the transaction began."""
     if not begun.pid:
         return
-    results = yield from demand(
+    results = yield from fly(
         pgconn,
         b"SELECT wait_event, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d"
         b" AND (extract(epoch FROM xact_start) * 1000000)::bigint = %d"
         b" AND pid <> pg_backend_pid()" % (begun.pid, begun.begun),
     )
-    begun.waited |= value(results[0]) == "SyncRep"
+    if results[0].status != FATAL_ERROR:  # it may be somebody else's: a superuser's, say
+        begun.waited |= value(results[0]) == "SyncRep"

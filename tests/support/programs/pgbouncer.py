@@ -9,7 +9,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from everpool.lab.server import _shared_tmp
+from everpool.lab._handle import shared_tmp
 
 from .process import HOST, Program, find, running
 
@@ -29,7 +29,7 @@ def pgbouncer(
     def make(directory: Path) -> PgBouncer:
         return PgBouncer(path, directory, server_dsn, {"pool_mode": pool_mode, **(settings or {})})
 
-    return running(make, directory=_shared_tmp())
+    return running(make, directory=shared_tmp())
 
 
 class PgBouncer(Program):

@@ -1,0 +1,272 @@
+"""Whether a block that ends leads back to its loop: read from the instructions, on every Python we support."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Self
+
+import pytest
+
+from everpool.work.loops import comes_back
+
+
+class Block:
+    def __init__(self) -> None:
+        self.answer: bool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.answer = comes_back(sys._getframe(1))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        frame = sys._getframe(1)
+        await asyncio.sleep(0)
+        self.answer = comes_back(frame)
+
+
+class Blocks:
+    """One block in a loop; the test reads its answer."""
+
+    def __init__(self) -> None:
+        self.block = Block()
+
+    def __iter__(self) -> Iterator[Block]:
+        yield self.block
+
+    async def __aiter__(self) -> Any:
+        yield self.block
+
+
+def plain(blocks: Blocks) -> None:
+    for block in blocks:
+        with block as value:
+            str(value)
+
+
+def continues(blocks: Blocks) -> None:
+    for block in blocks:
+        with block as value:
+            if value:
+                continue
+            str(value)
+
+
+def in_a_function_that_returns_later(blocks: Blocks) -> int:
+    for block in blocks:
+        with block:
+            x = 1
+    return x
+
+
+def in_a_branch(blocks: Blocks) -> None:
+    for block in blocks:
+        with block as value:
+            if value:
+                str(value)
+            else:
+                repr(value)
+
+
+def within_try(blocks: Blocks) -> None:
+    try:
+        for block in blocks:
+            with block:
+                str(block)
+    finally:
+        str(blocks)
+
+
+def with_an_empty_body(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            pass
+
+
+def returns(blocks: Blocks) -> Any:
+    for block in blocks:
+        with block as value:
+            return value
+
+
+def returns_a_constant(blocks: Blocks) -> Any:
+    for block in blocks:
+        with block:
+            return 1
+
+
+def returns_nothing(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            return
+
+
+def returns_in_a_branch(blocks: Blocks) -> Any:
+    for block in blocks:
+        with block as value:
+            if value:
+                return value
+            str(value)
+
+
+def breaks(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            break
+
+
+def returns_after_it(blocks: Blocks) -> Any:
+    for block in blocks:
+        with block:
+            value = 1
+        return value
+
+
+def works_after_it(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            str(block)
+        str(block)
+
+
+def breaks_after_it(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            str(block)
+        break
+
+
+def without_a_loop(blocks: Blocks) -> None:
+    with blocks.block:
+        str(blocks)
+
+
+def in_another_block(blocks: Blocks) -> None:
+    for block in blocks:
+        with suppress(KeyError):
+            with block:
+                str(block)
+
+
+def by_hand(blocks: Blocks) -> None:
+    for block in blocks:
+        block.__enter__()
+        block.__exit__(None, None, None)
+        str(block)
+
+
+async def async_plain(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block as value:
+            await asyncio.sleep(0)
+            str(value)
+
+
+async def async_continues(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block as value:
+            if value:
+                continue
+            str(value)
+
+
+async def async_returns(blocks: Blocks) -> Any:
+    async for block in blocks:
+        async with block as value:
+            await asyncio.sleep(0)
+            return value
+
+
+async def async_returns_nothing(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block:
+            return
+
+
+async def async_breaks(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block:
+            await asyncio.sleep(0)
+            break
+
+
+async def async_works_after_it(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+BACK = (
+    plain,
+    continues,
+    in_a_branch,
+    in_a_function_that_returns_later,
+    within_try,
+    with_an_empty_body,
+)
+NOT_BACK = (
+    returns,
+    returns_a_constant,
+    returns_nothing,
+    returns_in_a_branch,
+    breaks,
+    returns_after_it,
+    works_after_it,
+    breaks_after_it,
+    without_a_loop,
+    by_hand,
+)
+
+
+@pytest.mark.parametrize("function", BACK)
+def test_back_to_the_loop(function: Any) -> None:
+    blocks = Blocks()
+    function(blocks)
+    assert blocks.block.answer is True
+
+
+@pytest.mark.parametrize("function", NOT_BACK)
+def test_not_back_to_the_loop(function: Any) -> None:
+    blocks = Blocks()
+    function(blocks)
+    assert blocks.block.answer is False
+
+
+def test_another_block_in_between_counts_as_something_that_follows() -> None:
+    blocks = Blocks()
+    in_another_block(blocks)
+    assert blocks.block.answer is False
+
+
+@pytest.mark.parametrize("function", [async_plain, async_continues])
+def test_back_to_the_loop_in_tasks(function: Any) -> None:
+    blocks = Blocks()
+    asyncio.run(function(blocks))
+    assert blocks.block.answer is True
+
+
+@pytest.mark.parametrize(
+    "function", [async_returns, async_returns_nothing, async_breaks, async_works_after_it]
+)
+def test_not_back_to_the_loop_in_tasks(function: Any) -> None:
+    blocks = Blocks()
+    asyncio.run(function(blocks))
+    assert blocks.block.answer is False
+
+
+def test_the_same_while_traced() -> None:
+    """Debuggers and coverage replace instructions while they run."""
+    sys.settrace(lambda *args: lambda *args: None)
+    try:
+        test_back_to_the_loop(plain)
+        test_not_back_to_the_loop(returns)
+    finally:
+        sys.settrace(None)
