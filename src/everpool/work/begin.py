@@ -93,7 +93,10 @@ def begin(
     pgconn = conn.pgconn
     statement, read_only = _statement(conn, how)
     # A standby commits nothing, and gives no number.
-    nothing = read_only or pgconn.parameter_status(b"in_hot_standby") == b"on"
+    standby = _is_standby(pgconn)
+    nothing = read_only or standby
+    if known is not None and known.standby:
+        known = None  # it is no life that anything is committed in
     found = Begun(Mode.NONE if nothing else how.mode, read_only, incarnation=known)
     mode = found.mode
     statements = [statement]
@@ -118,6 +121,11 @@ def begin(
             again.cannot_tell = True
             return again
         raise (mode is Mode.TOKEN and tokens.unusable(error.sqlstate)) or error
+    if standby and not read_only and not _is_standby(pgconn):
+        # It was promoted since it was last heard, and says so with its first answer: what has
+        # begun now can write.
+        yield from fly(pgconn, b"ROLLBACK")
+        return (yield from begin(conn, how, known, ask=ask, check_table=check_table))
     if mode is not Mode.NONE:
         found.pid, found.begun = int(value(results[1]) or 0), int(value(results[1], 1) or 0)
         if mode is not Mode.TOKEN:
@@ -131,6 +139,10 @@ def begin(
                 yield from fly(pgconn, b"ROLLBACK")
                 raise
     return found
+
+
+def _is_standby(pgconn: Any) -> bool:
+    return bool(pgconn.parameter_status(b"in_hot_standby") == b"on")
 
 
 def _statement(conn: Any, how: Begin) -> tuple[bytes, bool]:
