@@ -7,19 +7,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
-from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
 import psycopg
 
-from everpool.lab import FaultProxy, PostgresServer, RST
+from everpool.lab import RST, FaultProxy, PostgresServer
 from everpool.work.token import SCHEMA as TOKENS
 
 from .books import Books, History, money
 from .deeds import SCHEMA, make_deeds
 from .faults import Fault, Kind, make_faults
-from .lanes import LANES, Lane, LaneSpec, make_lane
+from .lanes import Lane, LaneSpec, make_lane
 from .strike import Striker
 
 __all__ = ["Event", "Plan", "Round", "play"]
@@ -193,8 +192,10 @@ class _Stage:
             self.show(done)
             if done != last:
                 quiet_since, last = monotonic(), done
-            if done >= total or monotonic() - quiet_since > _HUNG or any(
-                lane.errors for lane in self.lanes
+            if (
+                done >= total
+                or monotonic() - quiet_since > _HUNG
+                or any(lane.errors for lane in self.lanes)
             ):
                 break
             while events and done >= events[0].at * total:

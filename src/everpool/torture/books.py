@@ -78,7 +78,9 @@ class Books:
             seen, self._seen = self._seen, len(self.told)
             return self.told[seen:]
 
-    def check(self, tolds: Iterable[Told], rows: Mapping[int, int], history: History | None) -> None:
+    def check(
+        self, tolds: Iterable[Told], rows: Mapping[int, int], history: History | None
+    ) -> None:
         """Compare what was told with rows of the ledger, by work, as they are now."""
         by_work: dict[int, list[Told]] = defaultdict(list)
         for told in tolds:

@@ -51,9 +51,7 @@ class Deed:
     serializable: bool = False
 
 
-def make_deeds(
-    random: Random, lane: int, first: int, number: int, *, token: bool
-) -> list[Deed]:
+def make_deeds(random: Random, lane: int, first: int, number: int, *, token: bool) -> list[Deed]:
     """*number* deeds of a lane; where there are tokens, some of them twins under one key."""
     accounts = range(lane * ACCOUNTS, (lane + 1) * ACCOUNTS)
     counters = range(lane * COUNTERS, (lane + 1) * COUNTERS)

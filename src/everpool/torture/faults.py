@@ -9,7 +9,7 @@ from random import Random
 
 from everpool.lab import FIN, RST, SILENCE, Style, fatal
 
-__all__ = ["CUTTING", "Fault", "Kind", "make_faults"]
+__all__ = ["CUTTING", "INTERRUPTING", "Fault", "Kind", "make_faults"]
 
 
 class Kind(StrEnum):
@@ -40,6 +40,8 @@ class Kind(StrEnum):
     """A deferred constraint is violated: the server answers COMMIT with 23505."""
     SWALLOWED = "error swallowed"
     INTERRUPT = "task cancelled"
+    INTERRUPT_ASKING = "task cancelled, answer lost"
+    """While the pool asks what became of its COMMIT."""
     KILL = "backend killed (SIGKILL)"
 
 
@@ -64,6 +66,7 @@ _SHARES: dict[Kind, int] = {
     Kind.DEFERRED: 1,
     Kind.SWALLOWED: 1,
     Kind.INTERRUPT: 2,
+    Kind.INTERRUPT_ASKING: 3,
 }
 
 CUTTING = frozenset(
@@ -80,9 +83,13 @@ CUTTING = frozenset(
         Kind.LATE,
         Kind.AFTER_VERDICT,
         Kind.SYNC_CUT,
+        Kind.INTERRUPT_ASKING,
     )
 )
 """Those in which the proxy cuts the connection."""
+
+INTERRUPTING = frozenset((Kind.INTERRUPT, Kind.INTERRUPT_ASKING))
+"""Those that befall tasks only."""
 
 # A closed and a reset connection are the most frequent ways; silence takes longest to play.
 _STYLES = (FIN, FIN, FIN, RST, RST, RST, SILENCE, fatal("57P01"), fatal("08006"))
@@ -115,7 +122,7 @@ def make_faults(random: Random, number: int, *, token: bool, tasks: bool) -> lis
     :param token: a token goes with each COMMIT.
     :param tasks: the lane's work is done by tasks, which can be cancelled.
     """
-    shares = {kind: share for kind, share in _SHARES.items() if tasks or kind != Kind.INTERRUPT}
+    shares = {kind: share for kind, share in _SHARES.items() if tasks or kind not in INTERRUPTING}
     kinds = random.choices(list(shares), list(shares.values()), k=number)
     return [_fault(kind, random, token) for kind in kinds]
 
@@ -131,5 +138,6 @@ def _fault(kind: Kind, random: Random, token: bool) -> Fault:
         Kind.NEXT: lambda: _COMMIT[token] + random.randint(1, 120),
     }
     count = counts[kind]() if kind in counts else 0
-    longest = 0.5 if kind is Kind.LATE and random.random() < 0.5 else 0.005
+    longest = 0.03 if kind is Kind.INTERRUPT_ASKING else 0.005
+    longest = 0.5 if kind is Kind.LATE and random.random() < 0.5 else longest
     return Fault(kind, style, count, random.random() * longest)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock, Thread
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from everpool import Outcome
 
 from .books import Told
 from .deeds import Deed
-from .faults import Fault, Kind
+from .faults import Fault
 from .strike import Striker
 from .trial import Trial
 
@@ -191,7 +192,7 @@ class ThreadLane(Lane):
     def _work(self) -> None:
         try:
             while (next_one := self._next()) is not None:
-                trial = Trial(self, *next_one, None)
+                trial = Trial(self, *next_one)
                 self.under_way[id(trial)] = trial
                 try:
                     self._do(trial)
@@ -224,9 +225,7 @@ class TaskLane(Lane):
 
     def start(self) -> None:
         self._interrupted: list[asyncio.Task[None]] = []
-        self._thread = Thread(
-            target=self._run, name=f"torture {self.spec.name}", daemon=True
-        )
+        self._thread = Thread(target=self._run, name=f"torture {self.spec.name}", daemon=True)
         self._thread.start()
 
     def join(self, timeout: float) -> bool:
@@ -257,10 +256,11 @@ class TaskLane(Lane):
 
     async def _work(self) -> None:
         while (next_one := self._next()) is not None:
-            trial = Trial(self, *next_one, lambda: self._loop.call_soon_threadsafe(task.cancel))
+            trial = Trial(self, *next_one)
             self.under_way[id(trial)] = trial
             # A task of its own, because it may be cancelled.
             task = asyncio.create_task(self._do(trial))
+            trial.interrupt = partial(self._loop.call_soon_threadsafe, task.cancel)
             try:
                 await task
             finally:
@@ -270,7 +270,7 @@ class TaskLane(Lane):
         how = settings(self, trial.deed)
         attempt: Any = None
         try:
-            if trial.deed.inline or trial.interruptible and not trial.deed.keyed:
+            if trial.deed.inline or (trial.interruptible and not trial.deed.keyed):
                 async for attempt in self._pool.attempts(**how):
                     async with attempt as conn:
                         await aperform(trial, conn)

@@ -28,7 +28,7 @@ from everpool.lab import (
     ServerError,
     Style,
 )
-from everpool.lab.faults import Action, Message
+from everpool.lab.faults import Action, Direction, Message
 from everpool.lab.frames import Frame, error_response
 
 from .faults import CUTTING, Fault, Kind
@@ -53,10 +53,7 @@ _HANDS = 24  # scripts that may be played at once
 
 
 class Blow:
-    """A fault that is under way.
-
-    :ivar struck: it was brought down, as far as one can tell.
-    """
+    """A fault that is under way."""
 
     def __init__(self, fault: Fault, rule: Rule | None = None) -> None:
         self.fault = fault
@@ -100,7 +97,7 @@ class Striker:
         if self.errors:
             raise self.errors[0]
 
-    def strike(self, fault: Fault, pid: int, interrupt: Callable[[], None] | None = None) -> Blow:
+    def strike(self, fault: Fault, pid: int, interrupt: Callable[[], object] | None = None) -> Blow:
         """Bring it down on the connection of this backend, whose COMMIT comes next.
 
         :param interrupt: cancels the task that is at it.
@@ -113,7 +110,7 @@ class Striker:
         if kind in CUTTING and not style.server_told:
             self._forsaken.append((monotonic() + _KEEPALIVE, pid))
         if kind in (Kind.TO_SERVER, Kind.TO_CLIENT, Kind.WORK, Kind.NEXT):
-            direction = "to_client" if kind is Kind.TO_CLIENT else "to_server"
+            direction: Direction = "to_client" if kind is Kind.TO_CLIENT else "to_server"
             with suppress(LookupError):
                 proxy.cut_at_byte(fault.count, style, direction=direction, link=link)
             self._end_silence(style, link)
@@ -126,6 +123,12 @@ class Striker:
         if kind in (Kind.LATE, Kind.AFTER_VERDICT):
             rule = proxy.on(COMMIT, Hold(), link=link)
             self._play(self._hold, fault, rule, link)
+            return Blow(fault, rule)
+        if kind is Kind.INTERRUPT_ASKING:
+            rule = proxy.on(
+                COMMITTED, CutBefore(replace(RST, server_told=style.server_told)), link=link
+            )
+            self._play(self._while_asking, fault, rule, interrupt)
             return Blow(fault, rule)
         if kind is Kind.POOLER:
             error = error_response("08006", "server conn crashed?", severity="ERROR")
@@ -151,7 +154,9 @@ class Striker:
         if pids:
             alive = {info.backend_pid for info in self._proxy.links()}
             gone = [pid for pid in pids if pid not in alive]
-            self._play(self._ask, "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", gone)
+            self._play(
+                self._ask, "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", gone
+            )
 
     # -- Scripts, each in a thread of its own ----------------------------------------------------
 
@@ -190,6 +195,17 @@ class Striker:
                 sleep(fault.delay)
                 rule.release()
 
+    def _while_asking(
+        self, fault: Fault, rule: Rule, interrupt: Callable[[], object] | None
+    ) -> None:
+        try:
+            rule.wait(_PATIENCE)
+        except TimeoutError:
+            return
+        sleep(fault.delay)
+        assert interrupt is not None
+        interrupt()
+
     def _at_commit(
         self,
         fault: Fault,
@@ -197,7 +213,7 @@ class Striker:
         passed: Event,
         link: int,
         pid: int,
-        interrupt: Callable[[], None] | None,
+        interrupt: Callable[[], object] | None,
     ) -> None:
         seen = passed.wait(_PATIENCE)
         rule.remove()

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from .deeds import Deed, Statement, statements
-from .faults import Fault, Kind
+from .faults import INTERRUPTING, Fault, Kind
 from .strike import Blow
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial"]
 
-WAITING = frozenset((Kind.SYNC_CANCEL, Kind.SYNC_TERMINATE, Kind.SYNC_CUT))
+_WAITING = frozenset((Kind.SYNC_CANCEL, Kind.SYNC_TERMINATE, Kind.SYNC_CUT))
 
 
 class Trial:
@@ -23,18 +23,17 @@ class Trial:
 
     :ivar tries: how often the function was called.
     :ivar struck: what was brought down on it.
+    :ivar interrupt: cancels the task that is at it, from any thread; None if it is a thread.
     """
 
-    def __init__(
-        self, lane: Lane, deed: Deed, fault: Fault | None, interrupt: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, lane: Lane, deed: Deed, fault: Fault | None) -> None:
         self.deed = deed
         self.began = monotonic()
         self.tries = 0
         self.struck: Kind | None = None
+        self.interrupt: Callable[[], object] | None = None
         self._lane = lane
         self._fault = fault
-        self._interrupt = interrupt
         self._blow: Blow | None = None
 
     def statements(self, pid: int) -> Iterator[Statement]:
@@ -48,7 +47,7 @@ class Trial:
         yield from statements(self.deed, self.tries)
         if fault is None or fault.kind is Kind.WORK:
             return
-        if fault.kind in WAITING:
+        if fault.kind in _WAITING:
             yield "SET LOCAL synchronous_commit = on", ()
         if fault.kind is Kind.DEFERRED:
             yield "INSERT INTO strict VALUES (1)", ()
@@ -59,7 +58,7 @@ class Trial:
     @property
     def interruptible(self) -> bool:
         """Whether its task may be cancelled."""
-        return self._fault is not None and self._fault.kind is Kind.INTERRUPT
+        return self._fault is not None and self._fault.kind in INTERRUPTING
 
     def over(self) -> None:
         """The caller knows what became of it."""
@@ -81,4 +80,4 @@ class Trial:
 
     def _strike(self, fault: Fault, pid: int) -> None:
         self.struck = fault.kind
-        self._blow = self._lane.striker.strike(fault, pid, self._interrupt)
+        self._blow = self._lane.striker.strike(fault, pid, self.interrupt)
