@@ -36,7 +36,7 @@ _SETTINGS: dict[str, object] = {
 }
 _LOOK = 0.05  # seconds between looks
 _AUDIT = 0.5  # seconds between comparisons of what was told with the tables
-_DRAIN = 0.3  # seconds within which callers have noticed what the old primary still answered
+_DRAIN = 1.0  # seconds within which callers have noticed what the old primary still answered
 _HUNG = 90.0  # seconds after which a deed will never end
 _FIRST_WORK = 1_000_000
 
@@ -107,6 +107,7 @@ class Round:
     wrong: list[str] = field(default_factory=list)
     hung: list[str] = field(default_factory=list)
     behind: int = 0
+    history: History | None = None
     seconds: float = 0.0
     version: str = ""
 
@@ -246,10 +247,10 @@ class _Stage:
             self.proxy.retarget(standby.host, standby.port)
             sleep(event.seconds)
             self.primary.crash()
-            sleep(_DRAIN)
         else:
             self.primary.crash()
             standby.promote()
+        sleep(_DRAIN)
         self.server = standby
         self.until = monotonic()
         self.since = self.since or self.until
@@ -290,6 +291,7 @@ class _Stage:
             rows = _rows(conn)
             self.round.wrong += money(conn)
         books.check(books.told, rows, self.history)
+        self.round.history = self.history
         told = {each.work for each in books.told}
         self.round.wrong += [f"work {work} done, nobody was told" for work in rows.keys() - told]
 

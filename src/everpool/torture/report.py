@@ -14,7 +14,7 @@ import everpool
 from everpool import Outcome
 
 from .arena import Round
-from .books import counted
+from .books import Told, counted
 from .lanes import LANES
 
 __all__ = ["PROBLEMS", "Report", "as_json"]
@@ -68,7 +68,7 @@ class Report:
         self.version = played.version
         where = f"round {played.plan.number}"
         self.broken += [f"{where}: {what}" for what in played.wrong]
-        by_lane: dict[tuple[str, str], list[Any]] = defaultdict(list)
+        by_lane: dict[tuple[str, str], list[Told]] = defaultdict(list)
         for told in played.books.told:
             by_lane[told.lane, told.kind or _NOTHING].append(told)
             if told.how:
@@ -79,15 +79,12 @@ class Report:
                     f"{where}: {told.lane}: work {told.work} ({told.kind or _NOTHING}) is unknown"
                     " without a reason"
                 )
+            found = [*played.books.problems.get(told.work, ())]
+            found += ["without outcome"] * (told.outcome is None)
+            if told.lane not in _NAIVE and (wrong := set(found) & set(PROBLEMS)):
+                self.broken.append(f"{where}: {', '.join(wrong)}: {_story(told, played)}")
         for (lane, kind), tolds in by_lane.items():
-            counts = counted(tolds, played.books.problems)
-            self.lanes[lane][kind].update(counts)
-            if lane not in _NAIVE:
-                self.broken += [
-                    f"{where}: {lane}: {counts[what]} {what} ({kind})"
-                    for what in PROBLEMS
-                    if counts[what]
-                ]
+            self.lanes[lane][kind].update(counted(tolds, played.books.problems))
         for hung in played.hung:
             if not hung.startswith(tuple(_NAIVE)):
                 self.broken.append(f"{where}: {hung} has not ended")
@@ -122,7 +119,21 @@ class Report:
 _NAIVE = frozenset(spec.name for spec in LANES if not spec.mode)
 
 
-def _explained(told: Any, played: Round) -> bool:
+def _story(told: Told, played: Round) -> str:
+    """What there is to know of a deed that went wrong."""
+    text = (
+        f"{told.lane}: work {told.work} ({told.kind or _NOTHING}) was {told.outcome}"
+        f" after {told.at - told.began:.3f} s and {told.tries} tries"
+    )
+    if told.how:
+        text += f" by {told.how}"
+    if (history := played.history) is not None:
+        rows = history.rows.get(told.work, 0)
+        text += f", {told.at - history.until:+.3f} s from the promotion; {rows} on the old primary"
+    return text
+
+
+def _explained(told: Told, played: Round) -> bool:
     """Whether the protocol allows it to stay unknown."""
     if told.lane in _NAIVE or told.how == "CancelledError":
         return True
