@@ -45,9 +45,8 @@ _RULES: dict[Kind, tuple[Message, Callable[[Style], Action]]] = {
 _WAITING_FOR_STANDBY = frozenset((Kind.SYNC_CANCEL, Kind.SYNC_TERMINATE, Kind.SYNC_CUT))
 
 _SILENCE = 0.15  # seconds of silence before it is ended by a reset
-_SYNC_WAIT = 0.03  # seconds until a COMMIT surely waits for its standby
 _ABANDONED = 1.0  # seconds until a backend that still waits for its standby is ended
-_PATIENCE = 2.0  # seconds to wait for a COMMIT to come by; one that never comes is no fault
+_PATIENCE = 5.0  # seconds to wait for a COMMIT to come by; one that never comes is no fault
 _KEEPALIVE = 6.0  # seconds after which a server learns by itself that a client is gone
 _HANDS = 24  # scripts that may be played at once
 
@@ -219,7 +218,10 @@ class Striker:
         rule.remove()
         if not seen:
             return
-        sleep(_SYNC_WAIT if fault.kind in _WAITING_FOR_STANDBY else fault.delay)
+        if fault.kind in _WAITING_FOR_STANDBY:
+            self._until_it_waits(pid)
+        else:
+            sleep(fault.delay)
         match fault.kind:
             case Kind.TERMINATE | Kind.SYNC_TERMINATE:
                 self._ask("SELECT pg_terminate_backend(%s)", pid)
@@ -240,6 +242,16 @@ class Striker:
             case Kind.INTERRUPT:
                 assert interrupt is not None
                 interrupt()
+
+    def _until_it_waits(self, pid: int) -> None:
+        """Return when this backend waits for its standby: what comes sooner, it may ignore."""
+        until = monotonic() + _PATIENCE
+        with self._admin() as conn:
+            while monotonic() < until:
+                query = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+                if conn.execute(query, (pid,)).fetchone() in (None, ("SyncRep",)):
+                    return
+                sleep(0.01)
 
     def _ask(self, statement: LiteralString, value: int | list[int]) -> None:
         with self._admin() as conn:
