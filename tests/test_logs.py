@@ -149,7 +149,7 @@ def test_each_kind_has_words_a_level_and_values(
 
 def test_names_are_distinct_and_stay() -> None:
     names = [h.name for h in one_of_each()]
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 21
     assert {"connection.cut", "pool.state", "work.retried", "pool.learned"} <= set(names)
 
 

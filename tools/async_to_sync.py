@@ -62,6 +62,8 @@ NAMES: dict[str, str] = {
     "AsyncAttempts": "Attempts",
     "AsyncLease": "Lease",
     "AsyncLending": "Lending",
+    "AsyncListener": "Listener",
+    "AsyncListening": "Listening",
     "AsyncReporting": "Reporting",
     "AsyncWorking": "Working",
     "AsyncConnectFailedCB": "ConnectFailedCB",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._sync.null_pool import NullConnectionPool
     from ._sync.pool import ConnectionPool
     from .core.environment import Environment
+    from .core.gap import Gap
     from .core.health import Health
     from .core.judgement import Failure, Meaning, Phase, Repeat, Verdict
     from .core.outcome import Outcome
@@ -51,6 +52,7 @@ __all__ = [
     "Death",
     "Environment",
     "Failure",
+    "Gap",
     "Health",
     "Lesson",
     "Meaning",
@@ -86,6 +88,7 @@ _PLACES = {
     "Death": ".snapshot",
     "Environment": ".core.environment",
     "Failure": ".core.judgement",
+    "Gap": ".core.gap",
     "Health": ".core.health",
     "Lesson": ".snapshot",
     "Meaning": ".core.judgement",

@@ -12,6 +12,11 @@ LEAST_GAP = 1.0
 LATE = 5.0
 
 
+def time_awake_or_not() -> float:
+    """Seconds on a clock that goes on while this machine is suspended, where the system has one."""
+    return time.monotonic() + _suspended()
+
+
 class SuspendClock:
     """Compares the monotonic clock, which stops in suspend, with one that does not."""
 

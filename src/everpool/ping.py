@@ -68,7 +68,7 @@ def collect(conn: Any, link: Link) -> Answer:
                 break
             link.answered |= result.status == _EMPTY_QUERY
             if result.status == _FATAL_ERROR:
-                _note(link, result, pgconn)
+                note(link, result)
         else:
             # An end that came together with data has been announced already, and is not again.
             return Answer.DEAD if link.peek() == DEAD else Answer.NONE_YET
@@ -117,7 +117,7 @@ def last_words(conn: Any, link: Link) -> Cause:
                 if pgconn.is_busy() or (result := pgconn.get_result()) is None:
                     break
                 if result.status == _FATAL_ERROR:
-                    _note(link, result, pgconn)
+                    note(link, result)
         except psycopg.Error:
             reading = False
     _finish(pgconn, link)
@@ -134,7 +134,7 @@ def _divert(pgconn: Any, link: Link) -> None:
     """Let notices come to us: the user's handlers must not run in the pool's background."""
     link.saved_handler = pgconn.notice_handler
     link.answered = False
-    pgconn.notice_handler = lambda result: _note(link, result, pgconn)
+    pgconn.notice_handler = lambda result: note(link, result)
 
 
 def _finish(pgconn: Any, link: Link) -> None:
@@ -143,7 +143,9 @@ def _finish(pgconn: Any, link: Link) -> None:
     link.pinging = False
 
 
-def _note(link: Link, result: Any, pgconn: Any) -> None:
+def note(link: Link, result: Any) -> None:
+    """Keep what a server said: it may be why the connection ends."""
+
     def field(which: DiagnosticField) -> str:
         # Server text is hostile: it can come from anybody on the path, before TLS.
         raw = result.error_field(which)

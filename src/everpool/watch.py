@@ -53,7 +53,7 @@ class _Duplicate(socket.socket):
         self.close()
 
 
-class _Bell:
+class Bell:
     """Wakes who waits on an epoll. Its descriptor lives as long as anybody holds the bell.
 
     No lock: it is rung from finalizers, which may run anywhere, and closed in forked children,
@@ -187,7 +187,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._bell: _Bell | None = _Bell()
+        self._bell: Bell | None = Bell()
         self._epoll.register(self._bell.descriptor, select.EPOLLIN | select.EPOLLET)
         self._links: dict[int, Link] = {}
 

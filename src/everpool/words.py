@@ -131,5 +131,9 @@ _RULES: dict[type[e.Happening], tuple[Callable[[Any], int], Callable[[Any], str]
         lambda h: ERROR if h.outcome == "unknown" else WARNING,
         lambda h: f"a COMMIT without an answer: {h.outcome}, known after {duration(h.took)}",
     ),
+    e.ListenerGap: (
+        _constant(WARNING),
+        lambda h: f"a listener may have missed notifications of {duration(h.seconds)}: {h.why}",
+    ),
     e.Learned: (lambda h: WARNING if h.contradicts else INFO, _learned),
 }

@@ -14,7 +14,7 @@ from random import random
 from threading import RLock
 from time import monotonic, time
 from traceback import clear_frames
-from typing import Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from weakref import ref
 
 import psycopg
@@ -45,6 +45,10 @@ INERROR = TransactionStatus.INERROR
 
 # The background's next turn after an internal error: soon, but not in a loop.
 AFTER_ERROR = 0.1
+
+
+if TYPE_CHECKING:
+    from .listening import AsyncListening
 
 
 class Guard:
@@ -84,6 +88,7 @@ class AsyncEngine(Generic[ACT]):
         self._guards: set[Guard] = set()
         self._resetting: set[Slot] = set()
         self._vanished: deque[Slot] = deque()
+        self._forsaken: deque[AsyncListening] = deque()  # whose listeners have been collected
         self._clock = SuspendClock()
         self._probing = False  # whether the background's next turn is to look for news
         self._turned_at = self._due = monotonic()  # the background's last turn, and its next
@@ -277,6 +282,8 @@ class AsyncEngine(Generic[ACT]):
             while self._vanished:
                 with self._mutex:
                     machine.vanished(self._vanished.popleft(), monotonic())
+            while self._forsaken and (background := self._background) is not None:
+                background.work(_give_back_job, self._forsaken.popleft())
             now = monotonic()
             # After an interruption a turn is due since ever.
             gap = self._clock.gap(now, machine.next_wake if machine.next_wake > -inf else now)
@@ -555,6 +562,10 @@ async def _reset_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job) -
     pool = pool_ref()
     if pool is not None:
         await pool._reset_returned(slot)
+
+
+async def _give_back_job(listening: AsyncListening, job: rt.Job) -> None:
+    await listening.give_back()
 
 
 async def _reconnect_failed_job(pool_ref: ref[AsyncEngine[Any]], job: rt.Job) -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
+from weakref import WeakSet
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -237,6 +238,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
         )
         self._reconnect_failed = reconnect_failed
         self._hub = Hub(self.name)
+        self._ears: WeakSet[rt.Ear] = WeakSet()  # of those who listen for notifications
         self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if True:  # ASYNC
@@ -359,6 +361,10 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
         self._closed = True
         self._direct = False
         stopping = self._stop()
+        with self._mutex:
+            ears = list(self._ears)
+        for ear in ears:
+            ear.ring()
         listeners = self._hub.dismiss()
         await rt.finish(stopping, timeout)
         await rt.linger(listeners, min(timeout, LISTENERS_GRACE))

@@ -1,4 +1,4 @@
-"""Transactions that are repeated when that is safe, and committed once: `run` and `attempts`."""
+"""Work that survives the cut: `run`, `attempts`, `listen`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspect import isasyncgenfunction, isawaitable, iscoroutine, isgeneratorfun
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from psycopg import IsolationLevel
 from psycopg_pool.abc import ACT
@@ -21,12 +21,14 @@ from ..core.outcome import Outcome
 from ..core.policy import Policy
 from ..core.verdict import Cause
 from ..errors import CommitUnknown
+from ..runtime import aio as rt
 from ..subscriptions import is_async
 from ..work.begin import Begin, Begun, Mode
 from ..work.token import Token
 from .attempts import AsyncAttempts, checked_attempts, checked_deadline
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _primary
+from .listener import HEARTBEAT, AsyncListener
 from .reporting import AsyncReporting
 from .resolving import RESOLVE_FOR, find_out, resolve_job
 from .sweeping import next_sweep, sweep_job
@@ -48,6 +50,7 @@ NO_LIMIT = 100
 class AsyncWorking(AsyncReporting[ACT]):
     _judge: Judge | None
     _chaos: Any
+    _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:
 
@@ -192,6 +195,28 @@ class AsyncWorking(AsyncReporting[ACT]):
             return transaction
 
         return decorate
+
+    def listen(self, *channels: str, heartbeat: float = HEARTBEAT) -> AsyncListener:
+        """Listen for notifications, on a connection of the pool, for as long as it takes.
+
+        ::
+
+            async with pool.listen("jobs") as notes:
+                async for note in notes:
+                    ...  # a `psycopg.Notify`, or a `Gap`
+
+        It survives cuts: on another connection it listens anew, and yields a `Gap` where
+        notifications may have been lost. It ends when it or the pool is closed.
+
+        :param channels: their names, as `NOTIFY` has them in quotes: case matters.
+        :param heartbeat: seconds between two notifications that the listener sends to itself,
+            by which it notices that its connection is dead; ``inf`` for none.
+        :raises ValueError: no channel, a name that is none, or a heartbeat that is not positive.
+        """
+        listener = AsyncListener(self, channels, heartbeat)
+        with self._mutex:
+            self._ears.add(listener.ear)
+        return listener
 
     # -- what attempts need -------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from random import random
 from threading import RLock
 from time import monotonic, time
 from traceback import clear_frames
-from typing import Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from weakref import ref
 
 import psycopg
@@ -48,6 +48,10 @@ INERROR = TransactionStatus.INERROR
 
 # The background's next turn after an internal error: soon, but not in a loop.
 AFTER_ERROR = 0.1
+
+
+if TYPE_CHECKING:
+    from .listening import Listening
 
 
 class Guard:
@@ -87,6 +91,7 @@ class Engine(Generic[CT]):
         self._guards: set[Guard] = set()
         self._resetting: set[Slot] = set()
         self._vanished: deque[Slot] = deque()
+        self._forsaken: deque[Listening] = deque()  # whose listeners have been collected
         self._clock = SuspendClock()
         self._probing = False  # whether the background's next turn is to look for news
         self._turned_at = self._due = monotonic()  # the background's last turn, and its next
@@ -277,6 +282,8 @@ class Engine(Generic[CT]):
             while self._vanished:
                 with self._mutex:
                     machine.vanished(self._vanished.popleft(), monotonic())
+            while self._forsaken and (background := self._background) is not None:
+                background.work(_give_back_job, self._forsaken.popleft())
             now = monotonic()
             # After an interruption a turn is due since ever.
             gap = self._clock.gap(now, machine.next_wake if machine.next_wake > -inf else now)
@@ -549,6 +556,10 @@ def _reset_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
     pool = pool_ref()
     if pool is not None:
         pool._reset_returned(slot)
+
+
+def _give_back_job(listening: Listening, job: rt.Job) -> None:
+    listening.give_back()
 
 
 def _reconnect_failed_job(pool_ref: ref[Engine[Any]], job: rt.Job) -> None:

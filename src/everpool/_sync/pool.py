@@ -14,6 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_origin
 from warnings import warn
+from weakref import WeakSet
 
 import psycopg_pool
 from psycopg import Connection
@@ -232,6 +233,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         )
         self._reconnect_failed = reconnect_failed
         self._hub = Hub(self.name)
+        self._ears: WeakSet[rt.Ear] = WeakSet()  # of those who listen for notifications
         self._forgotten: dict[str, int] = {}  # what `pop_stats` has told already
         self._read_fast_paths()
         if open is None:
@@ -333,6 +335,10 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         self._closed = True
         self._direct = False
         stopping = self._stop()
+        with self._mutex:
+            ears = list(self._ears)
+        for ear in ears:
+            ear.ring()
         listeners = self._hub.dismiss()
         rt.finish(stopping, timeout)
         rt.linger(listeners, min(timeout, LISTENERS_GRACE))

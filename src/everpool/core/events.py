@@ -228,6 +228,16 @@ class CommitResolved(Happening):
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerGap(Happening):
+    """A listener may have missed notifications that were sent in ``seconds``; it listens again."""
+
+    name: ClassVar[str] = "work.listener_gap"
+
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Learned(Happening):
     """What the deaths of connections taught: a ``setting`` goes from ``before`` to ``after``.
 

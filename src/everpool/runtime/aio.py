@@ -58,8 +58,45 @@ class Waiter:
         return self._future
 
     def wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        _wake(self._future)
+
+
+class Ear:
+    """Waits for a socket to have something to read, or for somebody to ring: that ends it."""
+
+    __slots__ = ("__weakref__", "_future", "rung")
+
+    def __init__(self) -> None:
+        self.rung = False
+        self._future: asyncio.Future[None] | None = None
+
+    async def listen(self, descriptor: int | None, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds."""
+        if self.rung:
+            return
+        loop = asyncio.get_running_loop()
+        self._future = future = loop.create_future()
+        timer = loop.call_later(timeout, _wake, future) if timeout < float("inf") else None
+        try:
+            if descriptor is not None:
+                loop.add_reader(descriptor, _wake, future)
+            await future
+        finally:
+            self._future = None
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
+            if timer is not None:
+                timer.cancel()
+
+    def ring(self) -> None:
+        self.rung = True
+        if self._future is not None:
+            _wake(self._future)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Job:

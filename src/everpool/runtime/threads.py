@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import threading
 from collections.abc import Callable
 from sys import is_finalizing
@@ -16,6 +17,7 @@ from psycopg import Connection, waiting
 from psycopg import errors as e
 from psycopg.pq import TransactionStatus
 
+from ..watch import Bell
 from .crew import Crew, Stopped
 from .crew import Job as Job
 
@@ -34,6 +36,9 @@ STOPPED = Stopped
 
 # The system starts no more threads: somebody else's have to end first, which takes a while.
 AFTER_REFUSED = 1.0
+
+# In milliseconds: poll takes no more than an int.
+LONGEST_POLL = 1e9
 
 # A query interrupted by its user: time to cancel it and read the rest, before the socket is
 # shut down. Longer would keep the user waiting for a server that may not be there.
@@ -68,6 +73,28 @@ class Waiter:
             self._sleep.release()
         except RuntimeError:
             pass  # woken twice: an interruption elsewhere made the pool tell all again
+
+
+class Ear:
+    """Waits for a socket to have something to read, or for somebody to ring: that ends it."""
+
+    __slots__ = ("__weakref__", "_bell", "rung")
+
+    def __init__(self) -> None:
+        self.rung = False
+        self._bell = Bell()
+
+    def listen(self, descriptor: int | None, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds."""
+        poll = select.poll()
+        poll.register(self._bell.descriptor, select.POLLIN)
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(min(1000 * timeout, LONGEST_POLL))
+
+    def ring(self) -> None:
+        self.rung = True
+        self._bell.ring()  # nobody reads it: from now on nobody waits
 
 
 class Background:
