@@ -19,7 +19,7 @@ from psycopg import IsolationLevel
 from psycopg import errors as e
 
 from ..core.incarnation import Incarnation
-from ..identity import answer, question
+from ..identity import answer, question, refuses
 from . import token as tokens
 from .flight import FATAL_ERROR, fly, value
 from .token import Stored, Token
@@ -116,7 +116,7 @@ def begin(
     if results[-1].status == FATAL_ERROR:
         error = e.error_from_result(results[-1], encoding=pgconn._encoding)
         yield from fly(pgconn, b"ROLLBACK")
-        if asked and len(results) == 3:  # it was the question that failed
+        if asked and len(results) == 3 and refuses(error):  # it was the question that failed
             again = yield from begin(conn, how, known, ask=False, check_table=check_table)
             again.cannot_tell = True
             return again

@@ -638,6 +638,18 @@ async def test_cancelled_in_its_commit_a_transaction_is_looked_into_aside(
             assert insert.table.rows() == [1]
 
 
+async def test_a_question_that_was_cancelled_is_asked_again(
+    make: Any, proxy: FaultProxy, insert: Insert
+) -> None:
+    cancelled = error_response("57014", "canceling statement due to user request", severity="ERROR")
+    async with make(2) as pool:
+        proxy.on(COMMITTED, CutBefore(RST))
+        rule = proxy.on(WHO, Answer(cancelled + ready_for_query()))
+        assert await pool.run(insert, 1) == 1
+        assert rule.hits == 1
+        assert insert.table.rows() == [1]
+
+
 @pytest.mark.parametrize("commit", MODES)
 async def test_cancelled_while_it_asks_a_transaction_is_looked_into_aside(
     make: Any, proxy: FaultProxy, insert: Insert, commit: Any
