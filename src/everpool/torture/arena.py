@@ -38,6 +38,10 @@ _LOOK = 0.05  # seconds between looks
 _AUDIT = 0.5  # seconds between comparisons of what was told with the tables
 _DRAIN = 1.0  # seconds within which callers have noticed what the old primary still answered
 _HUNG = 90.0  # seconds after which a deed will never end
+# Who was to end a wait for a standby may have met a server that was just being replaced.
+_FREE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE wait_event = 'SyncRep' AND state_change < now() - interval '3 s'"""
 _FIRST_WORK = 1_000_000
 
 
@@ -268,6 +272,7 @@ class _Stage:
         self._audited = now
         try:
             with self.admin() as conn:
+                conn.execute(_FREE)
                 fresh = self.round.books.fresh()
                 if self.until is not None:  # the rest is a matter of history
                     fresh = [told for told in fresh if told.at > self.until]
