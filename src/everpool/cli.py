@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from everpool import __version__
 
@@ -23,6 +23,10 @@ _COMMANDS = {
     "migrate": "everpool.work.command",
     "rules": "everpool.telemetry.commands",
     "survey": "everpool.survey.command",
+}
+# The same for those of ``everpool lab``. Its own module, the room of that name, knows no pools.
+_LAB = {
+    "torture": "everpool.torture.command",
 }
 _EXTRAS = ("click", "rich")
 
@@ -48,17 +52,24 @@ def _group() -> click.Group:
     import click
 
     class Commands(click.Group):
+        def __init__(self, modules: dict[str, str], **settings: Any) -> None:
+            super().__init__(**settings)
+            self.modules = modules
+
         def list_commands(self, ctx: click.Context) -> list[str]:
-            return sorted(_COMMANDS)
+            return sorted({*self.modules, *self.commands})
 
         def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-            if name not in _COMMANDS:
-                return None
-            module = import_module(_COMMANDS[name])
+            if name not in self.modules:
+                return self.commands.get(name)
+            module = import_module(self.modules[name])
             command: click.Command = getattr(module, name.replace("-", "_"))
             return command
 
-    group = Commands(help="PostgreSQL connections that outlive the cloud.")
+    group = Commands(_COMMANDS, help="PostgreSQL connections that outlive the cloud.")
+    group.add_command(
+        Commands(_LAB, name="lab", help="Try pools against faults, on servers made for it.")
+    )
     return click.version_option(__version__, prog_name="everpool", message="%(prog)s %(version)s")(
         group
     )

@@ -21,6 +21,9 @@ def _made(view: str) -> bytes:
     return " ".join(_QUERY.format(view).split()).encode()
 
 
+# SQLSTATEs, and classes of them, that say nothing of the query. (No SQLSTATE: the connection is lost.)
+_PASSING = ("08", "40", "53", "55P03", "57")
+
 _NEWER, _OLDER = _made("pg_stat_wal"), _made("pg_stat_bgwriter")
 
 
@@ -36,3 +39,11 @@ def answer(result: Any) -> tuple[int, Incarnation]:
     """
     pid, system, timeline, started, reset = (result.get_value(0, i) for i in range(5))
     return int(pid), Incarnation(int(system), int(timeline, 16), int(started), int(reset))
+
+
+def refuses(error: Any) -> bool:
+    """Whether a server that answered the query with this error will never answer it: it lacks a
+    function, or the right to call it is not given. A query that was cancelled, or whose session was
+    ended, can be asked again.
+    """
+    return bool(error.sqlstate) and not error.sqlstate.startswith(_PASSING)

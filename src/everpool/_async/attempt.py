@@ -207,18 +207,22 @@ class AsyncAttempt(Generic[ACT]):
             except BaseException as ex:
                 error = ex
         self._detach(conn)
-        if error is None:
-            if self._lease is not None and self._pool._plain:  # the hot path
-                await self._lease.__aexit__(None, None, None)
-            else:
-                await self._pool.putconn(conn)
-            self._work.succeeded()
-            if self._begun is not None and not self._begun.read_only:
-                self._pool._writing()
-            if self._begun is not None and self._begun.token:
-                self._pool._sweep()
-            return False
-        error = await self._failed(conn, error, loops, ours=error is not exc)
+        try:
+            if error is None:
+                if self._lease is not None and self._pool._plain:  # the hot path
+                    await self._lease.__aexit__(None, None, None)
+                else:
+                    await self._pool.putconn(conn)
+                self._work.succeeded()
+                if self._begun is not None and not self._begun.read_only:
+                    self._pool._writing()
+                if self._begun is not None and self._begun.token:
+                    self._pool._sweep()
+                return False
+            error = await self._failed(conn, error, loops, ours=error is not exc)
+        except BaseException as ex:
+            await self._interrupted(ex, error)
+            raise
         if error is None:
             return True
         mark(error, self.outcome)
@@ -320,11 +324,12 @@ class AsyncAttempt(Generic[ACT]):
         lost = failure.lost or conn._slot.link.peek() == DEAD
         failure = replace(failure, lost=lost, tag=self._tag)
         verdict = pool._judged(failure)
+        misuse = error if ours and isinstance(error, TransactionMisuse) else None
+        # Before anything that may be interrupted.
+        self.outcome = verdict.outcome if misuse is None else misuse.outcome
         await pool._part_with(conn, error, failure, verdict)
-        self.outcome = verdict.outcome
-        if ours and isinstance(error, TransactionMisuse):
-            self.outcome = error.outcome
-            return error
+        if misuse is not None:
+            return misuse
         if verdict.outcome is Outcome.UNKNOWN:
             self.outcome = await self._find_out(begun, isinstance(error, Exception))
             if self.outcome in (Outcome.COMMITTED, Outcome.COMMITTED_LOCALLY_ONLY):
@@ -341,6 +346,13 @@ class AsyncAttempt(Generic[ACT]):
             if failure.lost:
                 work.abandoned = begun
         return None if self.repeat else error
+
+    async def _interrupted(self, ex: BaseException, error: BaseException | None) -> None:
+        """Somebody who was at the end of the transaction, or looking into it, waits no longer."""
+        if self.outcome is Outcome.UNKNOWN and not isinstance(error, TransactionMisuse):
+            assert self._begun is not None
+            self.outcome = await self._find_out(self._begun, False)
+        mark(ex, self.outcome)
 
     async def _find_out(self, begun: Begun, waits: bool) -> Outcome:
         """What became of a COMMIT without an answer; `waits` is False for who was interrupted."""

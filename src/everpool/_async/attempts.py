@@ -16,7 +16,7 @@ from ..core.outcome import Outcome
 from ..errors import DeadlineExceeded
 from ..runtime import aio as rt
 from ..work.begin import Begin, Begun
-from ..work.failing import misused
+from ..work.failing import mark, misused
 from .attempt import AsyncAttempt
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ class AsyncAttempts(Generic[ACT]):
             raise StopAsyncIteration
         else:
             number = last.number + 1
-            await rt.sleep(self._pause)
+            try:
+                await rt.sleep(self._pause)
+            except BaseException as ex:
+                mark(ex, last.outcome)
+                raise
         self._last = AsyncAttempt(self, number)
         return self._last
 

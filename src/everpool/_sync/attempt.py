@@ -210,18 +210,22 @@ class Attempt(Generic[CT]):
             except BaseException as ex:
                 error = ex
         self._detach(conn)
-        if error is None:
-            if self._lease is not None and self._pool._plain:  # the hot path
-                self._lease.__exit__(None, None, None)
-            else:
-                self._pool.putconn(conn)
-            self._work.succeeded()
-            if self._begun is not None and not self._begun.read_only:
-                self._pool._writing()
-            if self._begun is not None and self._begun.token:
-                self._pool._sweep()
-            return False
-        error = self._failed(conn, error, loops, ours=error is not exc)
+        try:
+            if error is None:
+                if self._lease is not None and self._pool._plain:  # the hot path
+                    self._lease.__exit__(None, None, None)
+                else:
+                    self._pool.putconn(conn)
+                self._work.succeeded()
+                if self._begun is not None and not self._begun.read_only:
+                    self._pool._writing()
+                if self._begun is not None and self._begun.token:
+                    self._pool._sweep()
+                return False
+            error = self._failed(conn, error, loops, ours=error is not exc)
+        except BaseException as ex:
+            self._interrupted(ex, error)
+            raise
         if error is None:
             return True
         mark(error, self.outcome)
@@ -323,11 +327,12 @@ class Attempt(Generic[CT]):
         lost = failure.lost or conn._slot.link.peek() == DEAD
         failure = replace(failure, lost=lost, tag=self._tag)
         verdict = pool._judged(failure)
+        misuse = error if ours and isinstance(error, TransactionMisuse) else None
+        # Before anything that may be interrupted.
+        self.outcome = verdict.outcome if misuse is None else misuse.outcome
         pool._part_with(conn, error, failure, verdict)
-        self.outcome = verdict.outcome
-        if ours and isinstance(error, TransactionMisuse):
-            self.outcome = error.outcome
-            return error
+        if misuse is not None:
+            return misuse
         if verdict.outcome is Outcome.UNKNOWN:
             self.outcome = self._find_out(begun, isinstance(error, Exception))
             if self.outcome in (Outcome.COMMITTED, Outcome.COMMITTED_LOCALLY_ONLY):
@@ -344,6 +349,13 @@ class Attempt(Generic[CT]):
             if failure.lost:
                 work.abandoned = begun
         return None if self.repeat else error
+
+    def _interrupted(self, ex: BaseException, error: BaseException | None) -> None:
+        """Somebody who was at the end of the transaction, or looking into it, waits no longer."""
+        if self.outcome is Outcome.UNKNOWN and not isinstance(error, TransactionMisuse):
+            assert self._begun is not None
+            self.outcome = self._find_out(self._begun, False)
+        mark(ex, self.outcome)
 
     def _find_out(self, begun: Begun, waits: bool) -> Outcome:
         """What became of a COMMIT without an answer; `waits` is False for who was interrupted."""

@@ -19,7 +19,7 @@ from ..core.outcome import Outcome
 from ..errors import DeadlineExceeded
 from ..runtime import threads as rt
 from ..work.begin import Begin, Begun
-from ..work.failing import misused
+from ..work.failing import mark, misused
 from .attempt import Attempt
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ class Attempts(Generic[CT]):
             raise StopIteration
         else:
             number = last.number + 1
-            rt.sleep(self._pause)
+            try:
+                rt.sleep(self._pause)
+            except BaseException as ex:
+                mark(ex, last.outcome)
+                raise
         self._last = Attempt(self, number)
         return self._last
 

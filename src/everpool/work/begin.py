@@ -20,7 +20,7 @@ from psycopg import IsolationLevel
 from psycopg import errors as e
 
 from ..core.incarnation import Incarnation
-from ..identity import answer, question
+from ..identity import answer, question, refuses
 from . import token as tokens
 from .flight import FATAL_ERROR, fly, value
 from .token import Stored, Token
@@ -94,7 +94,10 @@ def begin(
     pgconn = conn.pgconn
     statement, read_only = _statement(conn, how)
     # A standby commits nothing, and gives no number.
-    nothing = read_only or pgconn.parameter_status(b"in_hot_standby") == b"on"
+    standby = _is_standby(pgconn)
+    nothing = read_only or standby
+    if known is not None and known.standby:
+        known = None  # it is no life that anything is committed in
     found = Begun(Mode.NONE if nothing else how.mode, read_only, incarnation=known)
     mode = found.mode
     statements = [statement]
@@ -114,11 +117,16 @@ def begin(
     if results[-1].status == FATAL_ERROR:
         error = e.error_from_result(results[-1], encoding=pgconn._encoding)
         yield from fly(pgconn, b"ROLLBACK")
-        if asked and len(results) == 3:  # it was the question that failed
+        if asked and len(results) == 3 and refuses(error):  # it was the question that failed
             again = yield from begin(conn, how, known, ask=False, check_table=check_table)
             again.cannot_tell = True
             return again
         raise (mode is Mode.TOKEN and tokens.unusable(error.sqlstate)) or error
+    if standby and not read_only and not _is_standby(pgconn):
+        # It was promoted since it was last heard, and says so with its first answer: what has
+        # begun now can write.
+        yield from fly(pgconn, b"ROLLBACK")
+        return (yield from begin(conn, how, known, ask=ask, check_table=check_table))
     if mode is not Mode.NONE:
         found.pid, found.begun = int(value(results[1]) or 0), int(value(results[1], 1) or 0)
         if mode is not Mode.TOKEN:
@@ -132,6 +140,10 @@ def begin(
                 yield from fly(pgconn, b"ROLLBACK")
                 raise
     return found
+
+
+def _is_standby(pgconn: Any) -> bool:
+    return bool(pgconn.parameter_status(b"in_hot_standby") == b"on")
 
 
 def _statement(conn: Any, how: Begin) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import errors as e
 
 from ..core.outcome import Outcome
-from ..identity import answer, question
+from ..identity import answer, question, refuses
 from . import token as tokens
 from .begin import Begun, Mode
 from .flight import FATAL_ERROR, fly, value
@@ -47,8 +47,11 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
         return Outcome.UNKNOWN
     status = b"SELECT txid_status(%d)" % begun.xid
     results = yield from fly(pgconn, question(pgconn.server_version) + b";" + status)
-    if len(results) < 2:  # it refuses to say who it is
-        return Outcome.UNKNOWN
+    if len(results) < 2:
+        error = e.error_from_result(results[0], encoding=pgconn._encoding)
+        if refuses(error):
+            return Outcome.UNKNOWN
+        raise error
     _, now = answer(results[0])
     if now.standby:
         return None

@@ -50,6 +50,12 @@ pytestmark = pytest.mark.anyio
 
 INSERT = Message("client", ("Query", "Parse"), contains=b"INSERT INTO work_")
 MODES = ("xid", "token")
+# The question what became of a transaction, in either mode.
+WHO = Message(
+    "client",
+    "Query",
+    where=lambda frame: b"txid_status" in frame.body or b"'aborted'" in frame.body,
+)
 ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0"
 
 
@@ -629,6 +635,47 @@ async def test_cancelled_in_its_commit_a_transaction_is_looked_into_aside(
             await eventually(lambda: attempts[0].outcome is Outcome.COMMITTED)
             await eventually(lambda: heard)
             assert heard[0].outcome == "committed"
+            assert insert.table.rows() == [1]
+
+
+async def test_a_question_that_was_cancelled_is_asked_again(
+    make: Any, proxy: FaultProxy, insert: Insert
+) -> None:
+    cancelled = error_response("57014", "canceling statement due to user request", severity="ERROR")
+    async with make(2) as pool:
+        proxy.on(COMMITTED, CutBefore(RST))
+        rule = proxy.on(WHO, Answer(cancelled + ready_for_query()))
+        assert await pool.run(insert, 1) == 1
+        assert rule.hits == 1
+        assert insert.table.rows() == [1]
+
+
+@pytest.mark.parametrize("commit", MODES)
+async def test_cancelled_while_it_asks_a_transaction_is_looked_into_aside(
+    make: Any, proxy: FaultProxy, insert: Insert, commit: Any
+) -> None:
+    if True:  # ASYNC
+        async with make(2) as pool:
+            asked: list[Any] = []
+
+            async def work() -> None:
+                async for attempt in pool.attempts(commit=commit):
+                    attempts.append(attempt)
+                    async with attempt as conn:
+                        await insert(conn, 1)
+                        # Its answer is lost, and so is every way to ask.
+                        proxy.on(COMMITTED, CutBefore(RST))
+                        asked.append(proxy.on(WHO, Hold(), times=None))
+
+            attempts: list[Any] = []
+            task = asyncio.create_task(work())
+            await eventually(lambda: asked and asked[0].hits)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            assert caught.value.outcome is Outcome.UNKNOWN  # type: ignore[attr-defined]
+            asked[0].release()
+            await eventually(lambda: attempts[0].outcome is Outcome.COMMITTED)
             assert insert.table.rows() == [1]
 
 

@@ -51,6 +51,12 @@ from tests.sync.defences.measure import is_whole
 
 INSERT = Message("client", ("Query", "Parse"), contains=b"INSERT INTO work_")
 MODES = ("xid", "token")
+# The question what became of a transaction, in either mode.
+WHO = Message(
+    "client",
+    "Query",
+    where=lambda frame: b"txid_status" in frame.body or b"'aborted'" in frame.body,
+)
 ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0"
 
 
@@ -600,6 +606,25 @@ def test_a_read_only_transaction_has_nothing_to_lose(make: Any, proxy: FaultProx
 
 def test_cancelled_in_its_commit_a_transaction_is_looked_into_aside(
     make: Any, proxy: FaultProxy, insert: Insert
+) -> None:
+    pass
+
+
+def test_a_question_that_was_cancelled_is_asked_again(
+    make: Any, proxy: FaultProxy, insert: Insert
+) -> None:
+    cancelled = error_response("57014", "canceling statement due to user request", severity="ERROR")
+    with make(2) as pool:
+        proxy.on(COMMITTED, CutBefore(RST))
+        rule = proxy.on(WHO, Answer(cancelled + ready_for_query()))
+        assert pool.run(insert, 1) == 1
+        assert rule.hits == 1
+        assert insert.table.rows() == [1]
+
+
+@pytest.mark.parametrize("commit", MODES)
+def test_cancelled_while_it_asks_a_transaction_is_looked_into_aside(
+    make: Any, proxy: FaultProxy, insert: Insert, commit: Any
 ) -> None:
     pass
 
