@@ -94,6 +94,7 @@ class DeadlineExceeded(psycopg.OperationalError, TimeoutError):
 
 
 _ENDED = {
+    Outcome.NOT_STARTED: "nothing was begun",
     Outcome.ROLLED_BACK: "its transaction is rolled back",
     Outcome.UNKNOWN: "what it sent may have been committed: look before you repeat it",
 }

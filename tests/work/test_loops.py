@@ -4,45 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Self
 
 import pytest
 
-from everpool.work.loops import comes_back
+from everpool.work.loops import Place, comes_back, place
 
 
 class Block:
-    def __init__(self) -> None:
-        self.answer: bool | None = None
+    """A block that notes whether it leads back, and may swallow what ends it."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.answer = comes_back(sys._getframe(1))
+    def __exit__(self, *exc: object) -> bool:
+        self.blocks.answer = comes_back(place(sys._getframe(1)), self.blocks.asked)
+        return True
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        frame = sys._getframe(1)
+    async def __aexit__(self, *exc: object) -> bool:
+        here = place(sys._getframe(1))
         await asyncio.sleep(0)
-        self.answer = comes_back(frame)
+        self.blocks.answer = comes_back(here, self.blocks.asked)
+        return True
 
 
 class Blocks:
     """One block in a loop; the test reads its answer."""
 
     def __init__(self) -> None:
-        self.block = Block()
+        self.answer: bool | None = None
+        self.asked: Place | None = None
+        self.over = False
+        self.block = Block(self)
 
-    def __iter__(self) -> Iterator[Block]:
-        yield self.block
+    def __iter__(self) -> Self:
+        return self
 
-    async def __aiter__(self) -> Any:
-        yield self.block
+    def __next__(self) -> Block:
+        self.asked = place(sys._getframe(1))
+        if self.over:
+            raise StopIteration
+        self.over = True
+        return self.block
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Any:
+        self.asked = place(sys._getframe(1))
+        return self._next()
+
+    async def _next(self) -> Block:
+        await asyncio.sleep(0)
+        if self.over:
+            raise StopAsyncIteration
+        self.over = True
+        return self.block
 
 
 def plain(blocks: Blocks) -> None:
@@ -162,6 +186,78 @@ def by_hand(blocks: Blocks) -> None:
         str(block)
 
 
+def next_by_hand(blocks: Blocks) -> None:
+    for _ in (1, 2):
+        with next(blocks):
+            str(blocks)
+        if blocks.over:
+            break
+
+
+def breaks_to_an_outer_loop(blocks: Blocks) -> None:
+    for _ in (1, 2):
+        for block in blocks:
+            with block:
+                break
+
+
+def fails(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            raise KeyError
+
+
+def fails_in_a_branch_of_try(blocks: Blocks) -> None:
+    for block in blocks:
+        with block as value:
+            try:
+                str(value)
+            finally:
+                raise KeyError
+
+
+def fails_and_returns_after_it(blocks: Blocks) -> Any:
+    for block in blocks:
+        with block:
+            raise KeyError
+        return 1
+
+
+def fails_and_breaks_after_it(blocks: Blocks) -> None:
+    for block in blocks:
+        with block:
+            raise KeyError
+        break
+
+
+def fails_in_an_outer_loop(blocks: Blocks) -> None:
+    for _ in (1, 2):
+        for block in blocks:
+            with block:
+                raise KeyError
+            break
+
+
+async def async_fails(blocks: Blocks) -> None:
+    async for block in blocks:
+        async with block:
+            raise KeyError
+
+
+async def async_fails_and_returns_after_it(blocks: Blocks) -> Any:
+    async for block in blocks:
+        async with block:
+            raise KeyError
+        return 1
+
+
+async def async_breaks_to_an_outer_loop(blocks: Blocks) -> None:
+    for _ in (1, 2):
+        async for block in blocks:
+            async with block:
+                break
+
+
 async def async_plain(blocks: Blocks) -> None:
     async for block in blocks:
         async with block as value:
@@ -223,6 +319,11 @@ NOT_BACK = (
     breaks_after_it,
     without_a_loop,
     by_hand,
+    next_by_hand,
+    breaks_to_an_outer_loop,
+    fails_and_returns_after_it,
+    fails_and_breaks_after_it,
+    fails_in_an_outer_loop,
 )
 
 
@@ -230,36 +331,44 @@ NOT_BACK = (
 def test_back_to_the_loop(function: Any) -> None:
     blocks = Blocks()
     function(blocks)
-    assert blocks.block.answer is True
+    assert blocks.answer is True
 
 
 @pytest.mark.parametrize("function", NOT_BACK)
 def test_not_back_to_the_loop(function: Any) -> None:
     blocks = Blocks()
     function(blocks)
-    assert blocks.block.answer is False
+    assert blocks.answer is False
 
 
 def test_another_block_in_between_counts_as_something_that_follows() -> None:
     blocks = Blocks()
     in_another_block(blocks)
-    assert blocks.block.answer is False
+    assert blocks.answer is False
 
 
-@pytest.mark.parametrize("function", [async_plain, async_continues])
+@pytest.mark.parametrize("function", [async_plain, async_continues, async_fails])
 def test_back_to_the_loop_in_tasks(function: Any) -> None:
     blocks = Blocks()
     asyncio.run(function(blocks))
-    assert blocks.block.answer is True
+    assert blocks.answer is True
 
 
 @pytest.mark.parametrize(
-    "function", [async_returns, async_returns_nothing, async_breaks, async_works_after_it]
+    "function",
+    [
+        async_returns,
+        async_returns_nothing,
+        async_breaks,
+        async_works_after_it,
+        async_breaks_to_an_outer_loop,
+        async_fails_and_returns_after_it,
+    ],
 )
 def test_not_back_to_the_loop_in_tasks(function: Any) -> None:
     blocks = Blocks()
     asyncio.run(function(blocks))
-    assert blocks.block.answer is False
+    assert blocks.answer is False
 
 
 def test_the_same_while_traced() -> None:

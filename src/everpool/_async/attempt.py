@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from dataclasses import replace
+from math import inf
+from os import getpid
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -12,7 +15,8 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.abc import ACT
 
-from ..core.judgement import Meaning, Phase, Repeat
+from ..core.deadlines import CANCEL_GRACE, Bound
+from ..core.judgement import Failure, Meaning, Phase, Repeat
 from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
@@ -21,7 +25,7 @@ from ..work.begin import Begun, Mode, begin
 from ..work.chaos import Strike
 from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
 from ..work.flight import FATAL_ERROR, fly
-from ..work.loops import comes_back
+from ..work.loops import comes_back, place
 from ..work.resolve import end_backend
 
 if TYPE_CHECKING:
@@ -64,7 +68,9 @@ class AsyncAttempt(Generic[ACT]):
     _response: str | None = None
     _phase = Phase.WORK
     _tag = ""
+    _settled = False  # `outcome` is what became of it, or UNKNOWN
     _strike: Strike | None = None
+    _bound: Bound | None = None  # the deadline of the loan
 
     def __init__(self, work: AsyncAttempts[ACT], number: int) -> None:
         self.number = number
@@ -130,24 +136,29 @@ class AsyncAttempt(Generic[ACT]):
                 self._lease = None
                 conn = await pool.getconn(timeout)
             try:
-                begun = await self._begin(conn)
+                slot = conn._slot
+                self._since = slot.since
+                if work.until < inf:
+                    self._bound = pool._bind(slot, work.until)
+                self._begun = await self._begin(conn)
+                conn.add_notice_handler(self._noted)
+                conn._num_transactions += 1  # psycopg: no commit() and rollback() inside
+                if pool._chaos is not None:
+                    self._strike = pool._chaos.draw()
+                    if self._strike is Strike.FIRST:
+                        pool._chaos.cut(slot, self._strike)
+                self._conn = conn
+                return
             except BaseException as ex:
-                failure = failure_of(ex, conn.pgconn, Phase.LENT)
+                self._detach(conn)
+                failure = self._failure(conn, ex, Phase.LENT)
                 verdict = pool._judged(failure)
                 await pool._part_with(conn, ex, failure, verdict)
+                if self._overdue:
+                    raise work.exceeded(Outcome.NOT_STARTED) from ex
                 over = failure.lost or verdict.meaning is Meaning.CONNECTION
                 if not over or not work.affords(verdict, failure, ex, count):
                     raise
-                continue
-            conn.add_notice_handler(self._noted)
-            conn._num_transactions += 1  # psycopg: no commit() and rollback() inside
-            self._since = conn._slot.since
-            self._conn, self._begun = conn, begun
-            if pool._chaos is not None:
-                self._strike = pool._chaos.draw()
-                if self._strike is Strike.FIRST:
-                    pool._chaos.cut(conn._slot, self._strike)
-            return
 
     async def _begin(self, conn: Any) -> Begun:
         pool, work, slot = self._pool, self._work, conn._slot
@@ -172,8 +183,8 @@ class AsyncAttempt(Generic[ACT]):
 
     def _noted(self, diag: Any) -> None:
         """A notice: of an end that follows, or of a COMMIT that did not wait for its standby."""
-        if diag.sqlstate in ("57P01", "57P02"):
-            self._notice = diag.sqlstate
+        if diag.severity_nonlocalized == "FATAL" or diag.sqlstate in ("57P01", "57P02"):
+            self._notice = diag.sqlstate or ""
         # A warning of the user's own, raised while committing, has another origin.
         self._local |= diag.sqlstate == "01000" and diag.source_function in (
             None,
@@ -188,40 +199,39 @@ class AsyncAttempt(Generic[ACT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        # `return` inside the block does not come back to the loop, and cannot be repeated.
-        loops = exc is not None or not self._work.inline or comes_back(sys._getframe(1))
-        around = _under_way.get()
-        rest = () if around == (self,) else tuple(other for other in around if other is not self)
-        _under_way.set(rest)
-        conn, self._conn = self._conn, None
-        if conn._pool is not self._pool or conn._slot.since != self._since:
-            raise misused(
-                "the function gave its connection back to the pool",
-                "leave that to the end of the block; nothing was committed by it",
-                Outcome.ROLLED_BACK,
-            ) from exc
-        error = exc
-        if exc is None:
-            try:
-                await self._commit(conn)
-            except BaseException as ex:
-                error = ex
-        self._detach(conn)
+        conn, error = self._conn, exc
         try:
+            work = self._work
+            # Who leaves the loop from inside the block, or after it, cannot be repeated.
+            loops = not work.inline or comes_back(place(sys._getframe(1)), work.loop)
+            around = _under_way.get()
+            _under_way.set(
+                () if around == (self,) else tuple(each for each in around if each is not self)
+            )
+            self._conn = None
+            if conn._pool is not self._pool or conn._slot.since != self._since:
+                self.outcome = Outcome.UNKNOWN
+                raise misused(
+                    "the function gave its connection back to the pool",
+                    "leave that to the end of the block; what was committed is not known",
+                    Outcome.UNKNOWN,
+                ) from exc
+            if exc is None:
+                try:
+                    await self._commit(conn)
+                except BaseException as ex:
+                    error = ex
+            self._detach(conn)
             if error is None:
                 if self._lease is not None and self._pool._plain:  # the hot path
                     await self._lease.__aexit__(None, None, None)
                 else:
                     await self._pool.putconn(conn)
-                self._work.succeeded()
-                if self._begun is not None and not self._begun.read_only:
-                    self._pool._writing()
-                if self._begun is not None and self._begun.token:
-                    self._pool._sweep()
+                self._succeeded()
                 return False
             error = await self._failed(conn, error, loops, ours=error is not exc)
         except BaseException as ex:
-            await self._interrupted(ex, error)
+            self._interrupted(conn, ex)
             raise
         if error is None:
             return True
@@ -242,11 +252,15 @@ class AsyncAttempt(Generic[ACT]):
             chaos.cut(conn._slot, strike)
         # Where nothing can be in doubt, the answer will say it.
         if begun.mode is not Mode.NONE and conn._slot.link.peek() == DEAD:
+            pgconn.consume_input()  # what it said before it hung up
+            pgconn.is_busy()
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
         statements = b"COMMIT"
         if begun.token and begun.stored is None:
             row = tokens.write(pgconn, begun.token, begun.key, self._response)
             statements = row + b";" + statements
+        if self._bound is not None:
+            self._leave_time_to_ask(conn._slot)
         self._phase = Phase.COMMIT
         gen = fly(pgconn, statements)
         if strike in (Strike.DURING, Strike.AFTER):
@@ -263,6 +277,7 @@ class AsyncAttempt(Generic[ACT]):
             self._tag = "ROLLBACK"
             raise swallowed()
         self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if self._local else Outcome.COMMITTED
+        self._settled = True
 
     def _check_can_commit(self, conn: Any) -> None:
         """
@@ -303,9 +318,48 @@ class AsyncAttempt(Generic[ACT]):
                 Outcome.ROLLED_BACK,
             )
 
+    def _leave_time_to_ask(self, slot: Any) -> None:
+        """Of what is left of the deadline, half is for the COMMIT, and half for finding out what
+        became of it.
+
+        :raises DeadlineExceeded: nothing is left, and nothing was sent.
+        """
+        pool = self._pool
+        if self._overdue:
+            raise self._work.exceeded(Outcome.ROLLED_BACK)
+        now = monotonic()
+        half = now + (self._work.until - now) / 2
+        self._bound = pool._bind(slot, max(now, half - CANCEL_GRACE), committing=True)
+
+    @property
+    def _overdue(self) -> bool:
+        return self._bound is not None and self._bound.overdue
+
     def _detach(self, conn: Any) -> None:
         conn._num_transactions = 0
-        conn.remove_notice_handler(self._noted)
+        if self._noted in conn._notice_handlers:
+            conn.remove_notice_handler(self._noted)
+
+    def _succeeded(self) -> None:
+        pool, begun = self._pool, self._begun
+        self._work.succeeded()
+        if begun is not None and not begun.read_only:
+            pool._writing()
+        if begun is not None and begun.token:
+            pool._sweep()
+
+    def _failure(self, conn: Any, error: BaseException, phase: Phase) -> Failure:
+        """What is known of a failure on a connection that is ours."""
+        begun, link = self._begun, conn._slot.link
+        failure = failure_of(
+            error,
+            conn.pgconn,
+            phase,
+            notice=self._notice,
+            read_only=begun is not None and begun.read_only,
+        )
+        lost = failure.lost or link is None or link.peek() == DEAD
+        return replace(failure, lost=lost, tag=self._tag)
 
     async def _failed(
         self, conn: Any, error: BaseException, loops: bool, *, ours: bool
@@ -318,27 +372,35 @@ class AsyncAttempt(Generic[ACT]):
         """
         pool, work, begun = self._pool, self._work, self._begun
         assert begun is not None
-        failure = failure_of(
-            error, conn.pgconn, self._phase, notice=self._notice, read_only=begun.read_only
-        )
-        lost = failure.lost or conn._slot.link.peek() == DEAD
-        failure = replace(failure, lost=lost, tag=self._tag)
+        failure = self._failure(conn, error, self._phase)
         verdict = pool._judged(failure)
-        misuse = error if ours and isinstance(error, TransactionMisuse) else None
+        overdue = self._overdue and self._phase is Phase.WORK
         # Before anything that may be interrupted.
-        self.outcome = verdict.outcome if misuse is None else misuse.outcome
+        self.outcome, self._settled = verdict.outcome, True
+        if self._phase is Phase.COMMIT and not isinstance(error, Exception):
+            verdict = verdict.replace(evict=True)  # its lock may never be released
+        misuse = ours and isinstance(error, TransactionMisuse)
+        if misuse:
+            self.outcome = cast(TransactionMisuse, error).outcome
+        elif self._phase is Phase.WORK and not verdict.evict and _ended(conn):
+            # By a COMMIT or ROLLBACK of its own, before it failed.
+            misuse, self.outcome = True, Outcome.UNKNOWN
         await pool._part_with(conn, error, failure, verdict)
-        if misuse is not None:
-            return misuse
-        if verdict.outcome is Outcome.UNKNOWN:
-            self.outcome = await self._find_out(begun, isinstance(error, Exception))
+        if misuse:
+            return error
+        if overdue:
+            return error if not isinstance(error, Exception) else self._late(error)
+        if self.outcome is Outcome.UNKNOWN:
+            if not isinstance(error, Exception):
+                self._find_out_aside()
+                return error
+            self.outcome = await self._find_out(begun)
             if self.outcome in (Outcome.COMMITTED, Outcome.COMMITTED_LOCALLY_ONLY):
-                work.succeeded()
+                self._succeeded()
                 return None
-            if self.outcome is Outcome.ROLLED_BACK:
-                verdict = pool._judged(replace(failure, phase=Phase.WORK))
-            elif isinstance(error, Exception):
+            if self.outcome is Outcome.UNKNOWN:
                 return unknown(begun, pool._ask_again, error)
+            verdict = pool._judged(replace(failure, phase=Phase.WORK))
         if isinstance(error, Exception):
             if begun.key is not None and tokens.is_done_by_another(error):
                 verdict = verdict.replace(repeat=Repeat.YES)  # and find what that one returned
@@ -347,20 +409,37 @@ class AsyncAttempt(Generic[ACT]):
                 work.abandoned = begun
         return None if self.repeat else error
 
-    async def _interrupted(self, ex: BaseException, error: BaseException | None) -> None:
-        """Somebody who was at the end of the transaction, or looking into it, waits no longer."""
-        if self.outcome is Outcome.UNKNOWN and not isinstance(error, TransactionMisuse):
-            assert self._begun is not None
-            self.outcome = await self._find_out(self._begun, False)
+    def _late(self, error: BaseException) -> BaseException:
+        late = self._work.exceeded(Outcome.ROLLED_BACK)
+        late.__cause__ = error
+        return late
+
+    async def _find_out(self, begun: Begun) -> Outcome:
+        """What became of a COMMIT without an answer."""
+        if begun.mode is Mode.NONE:
+            return Outcome.ROLLED_BACK  # there was nothing to commit
+        if begun.mode is Mode.OFF or getpid() != self._work.pid:
+            return Outcome.UNKNOWN
+        return await self._pool._resolve(begun, self._work.until)
+
+    def _find_out_aside(self) -> None:
+        """Whoever was interrupted waits no longer; the log and this attempt will know."""
+        begun = self._begun
+        if begun is not None and begun.mode in (Mode.XID, Mode.TOKEN):
+            self._pool._resolve_aside(begun, self)
+
+    def _interrupted(self, conn: Any, ex: BaseException) -> None:
+        """Something came between while the transaction was being ended, at whatever point."""
+        pool = self._pool
+        if self._phase is Phase.COMMIT and not self._settled:
+            self.outcome = Outcome.UNKNOWN  # it had been sent, or was about to be
+        if conn is not None and conn._pool is pool and conn._slot.since == self._since:
+            self._detach(conn)
+            pool._discard(conn._slot, conn, "interrupted", returned=True)
+        if self.outcome is Outcome.UNKNOWN and not isinstance(ex, TransactionMisuse):
+            self._find_out_aside()
         mark(ex, self.outcome)
 
-    async def _find_out(self, begun: Begun, waits: bool) -> Outcome:
-        """What became of a COMMIT without an answer; `waits` is False for who was interrupted."""
-        if begun.mode is Mode.NONE:
-            return Outcome.ROLLED_BACK  # it wrote nothing
-        if begun.mode is Mode.OFF:
-            return Outcome.UNKNOWN
-        if waits:
-            return await self._pool._resolve(begun, self._work.until)
-        self._pool._resolve_aside(begun, self)
-        return Outcome.UNKNOWN
+
+def _ended(conn: Any) -> bool:
+    return bool(conn.pgconn.transaction_status == IDLE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Coroutine
 from math import inf
+from os import getpid
 from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -13,10 +16,11 @@ from ..core.budget import pause
 from ..core.events import Retried
 from ..core.judgement import Failure, Meaning, Repeat, Verdict
 from ..core.outcome import Outcome
-from ..errors import DeadlineExceeded
+from ..errors import DeadlineExceeded, exceeded
 from ..runtime import aio as rt
 from ..work.begin import Begin, Begun
 from ..work.failing import mark, misused
+from ..work.loops import Place, place
 from .attempt import AsyncAttempt
 
 if TYPE_CHECKING:
@@ -40,14 +44,37 @@ class AsyncAttempts(Generic[ACT]):
         self._deadline = deadline
         self._last: AsyncAttempt[ACT] | None = None
         self._over = False
+        self.loop: Place | None = None  # where the next round was asked for
+        self.pid = getpid()
+        self.failure: BaseException | None = None  # what the last attempt ended with
         self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 
     def __aiter__(self) -> Self:
+        if self._over or self._last is not None:
+            raise misused(
+                "a loop of attempts was begun twice",
+                "each transaction needs a `pool.attempts()` of its own",
+                Outcome.NOT_STARTED,
+            )
         return self
 
-    async def __anext__(self) -> AsyncAttempt[ACT]:
+    if True:  # ASYNC
+
+        def __anext__(self) -> Coroutine[Any, Any, AsyncAttempt[ACT]]:
+            # Not a coroutine: its caller is who has to be looked at.
+            if self.inline:
+                self.loop = place(sys._getframe(1))
+            return self._next()
+    else:
+
+        def __next__(self) -> AsyncAttempt[ACT]:
+            if self.inline:
+                self.loop = place(sys._getframe(1))
+            return self._next()
+
+    async def _next(self) -> AsyncAttempt[ACT]:
         last = self._last
         if last is None:
             if self._over:
@@ -80,10 +107,17 @@ class AsyncAttempts(Generic[ACT]):
         """
         left = self.until - monotonic()
         if left <= 0:
-            raise DeadlineExceeded(f"the deadline of {self._deadline:g} s has passed")
+            raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
         return min(self.pool._policy.timeout, left)
 
+    def exceeded(self, outcome: Outcome) -> DeadlineExceeded:
+        """What to raise when time is up."""
+        late = exceeded(self.pool.name, self._deadline, outcome)
+        late.__cause__ = self.failure
+        return late
+
     def succeeded(self) -> None:
+        self.failure = None
         for budget in self.pool._budgets.values():
             budget.succeeded()
 
@@ -93,6 +127,8 @@ class AsyncAttempts(Generic[ACT]):
         """Whether the work is tried again after the attempt `number`; why not is noted."""
         if verdict.repeat is Repeat.NEVER:
             return False
+        if getpid() != self.pid:
+            return False  # a forked child: the transaction is its parent's
         now = monotonic()
         wait = pause(number, random)
         why = failure.sqlstate or "connection lost"
@@ -106,7 +142,7 @@ class AsyncAttempts(Generic[ACT]):
             left_out = "the pool's budget for repetitions is spent: too much fails"
         else:
             self._spent.add(verdict.meaning)
-            self._pause = wait
+            self._pause, self.failure = wait, error
             self.pool._tell(Retried(now, number + 1, why, wait))
             return True
         error.add_note(f"everpool: not repeated: {left_out}")

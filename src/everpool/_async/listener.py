@@ -216,7 +216,7 @@ class AsyncListener(AsyncIterator["psycopg.Notify | Gap"]):
         if not self._listened:
             pool._usable()  # never opened, or another loop's: that is a mistake to tell of
         try:
-            return await pool.getconn()
+            return await pool._lend(None)  # the pool's deadline is not meant for it
         except PoolClosed:
             self._over = True
         except (PoolTimeout, TooManyRequests) as ex:

@@ -498,8 +498,11 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
             raise
         return cast(ACT, conn)
 
-    async def _lend(self, timeout: float | None, until: float = inf) -> ACT:
-        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`."""
+    async def _lend(self, timeout: float | None, until: float = inf, *, first: bool = False) -> ACT:
+        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`.
+
+        :param first: before all others who wait.
+        """
         self._usable()
         self._machine.requests += 1
         if timeout is None:
@@ -508,7 +511,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
         timeout = min(timeout, until - asked_at)
         if timeout <= 0:
             raise self._too_late(timeout)
-        slot, conn = await self._obtain(timeout, asked_at + timeout, None, None)
+        slot, conn = await self._obtain(timeout, asked_at + timeout, None, None, first=first)
         conn._pool = self
         if until < inf:
             self._bind(slot, until)

@@ -7,8 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed
 
 from ..core.outcome import Outcome
 from ..runtime import aio as rt
@@ -41,8 +40,9 @@ async def find_out(pool: AsyncWorking[Any], begun: Begun, until: float) -> Outco
             outcome = await _ask(pool, begun, until)
         except PoolClosed:
             break
-        except (psycopg.Error, PoolTimeout, TimeoutError) as ex:
-            logger.info("pool %r: no answer yet about a COMMIT: %s", pool.name, type(ex).__name__)
+        except Exception as ex:  # whatever it is, the caller must hear what is known
+            why = getattr(ex, "sqlstate", None) or type(ex).__name__
+            logger.info("pool %r: no answer yet about a COMMIT: %s", pool.name, why)
             outcome = None
         if outcome is not None:
             return outcome
@@ -52,7 +52,7 @@ async def find_out(pool: AsyncWorking[Any], begun: Begun, until: float) -> Outco
 
 
 async def _ask(pool: AsyncWorking[Any], begun: Begun, until: float) -> Outcome | None:
-    conn: Any = await pool.getconn(until - monotonic())
+    conn: Any = await pool._lend(until - monotonic(), first=True)
     found: Outcome | None = None
 
     async def ask(conn: Any) -> None:
@@ -64,7 +64,7 @@ async def _ask(pool: AsyncWorking[Any], begun: Begun, until: float) -> Outcome |
         deadline = min(until, monotonic() + ANSWER_WITHIN)
         await pool._bounded(ask, conn, conn._slot.link, deadline)
     finally:
-        await pool.putconn(conn)
+        await pool._give_back(conn, conn._slot)
     return found
 
 

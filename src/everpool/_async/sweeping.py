@@ -54,7 +54,7 @@ async def sweep_job(pool_ref: ref[Any], job: rt.Job) -> None:
 
 async def _bite(pool: AsyncWorking[Any]) -> bool:
     """Delete some; whether there may be more."""
-    conn: Any = await pool.getconn()
+    conn: Any = await pool._lend(None)
     more = False
 
     async def delete(conn: Any) -> None:
@@ -67,5 +67,5 @@ async def _bite(pool: AsyncWorking[Any]) -> bool:
         limit = pool._policy.callback_timeout
         await pool._bounded(delete, conn, conn._slot.link, monotonic() + limit)
     finally:
-        await pool.putconn(conn)
+        await pool._give_back(conn, conn._slot)
     return more

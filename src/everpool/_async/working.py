@@ -29,15 +29,15 @@ from ..core.events import CommitResolved, Happening
 from ..core.judgement import Failure, Meaning, Verdict, judge
 from ..core.outcome import Outcome
 from ..core.policy import Policy
-from ..core.verdict import Cause
 from ..errors import CommitUnknown
 from ..runtime import aio as rt
 from ..subscriptions import is_async
 from ..work.begin import Begin, Begun, Mode
+from ..work.failing import cause_of
 from ..work.token import Token
 from .attempts import AsyncAttempts, checked_attempts, checked_deadline
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
-from .lending import _primary
+from .lending import _note_cause
 from .listener import HEARTBEAT, AsyncListener
 from .reporting import AsyncReporting
 from .resolving import RESOLVE_FOR, find_out, resolve_job
@@ -72,6 +72,10 @@ class AsyncWorking(AsyncReporting[ACT]):
         async def getconn(self, timeout: float | None = None) -> ACT: ...
 
         async def putconn(self, conn: ACT) -> None: ...
+
+        async def _lend(
+            self, timeout: float | None, until: float = inf, *, first: bool = False
+        ) -> ACT: ...
 
     def _assemble(self, policy: Policy) -> None:
         super()._assemble(policy)
@@ -236,7 +240,7 @@ class AsyncWorking(AsyncReporting[ACT]):
     # -- what attempts need -------------------------------------------------------------------
 
     def _within(self, deadline: float | None) -> float:
-        return checked_deadline(deadline)
+        return self._policy.deadline if deadline is None else checked_deadline(deadline)
 
     def _judged(self, failure: Failure) -> Verdict:
         """What follows from a failure: by the table, and by the owner's ``judge``."""
@@ -244,11 +248,10 @@ class AsyncWorking(AsyncReporting[ACT]):
         if self._judge is not None:
             try:
                 other = self._judge(failure, verdict)
+                if other is not None and verdict.outcome is not Outcome.UNKNOWN:
+                    return verdict.replace(repeat=other.repeat, evict=other.evict or failure.lost)
             except Exception as ex:
                 logger.exception("pool %r: judge: %s", self.name, _brief(ex))
-                other = None
-            if other is not None and verdict.outcome is not Outcome.UNKNOWN:
-                return verdict.replace(repeat=other.repeat, evict=other.evict or failure.lost)
         return verdict
 
     def _spend(self, meaning: Meaning, now: float) -> bool:
@@ -278,8 +281,7 @@ class AsyncWorking(AsyncReporting[ACT]):
             if verdict.meaning is Meaning.WRONG_ROLE and not failure.lost:
                 self._wrong_role(slot, conn)
             if failure.lost:
-                if failure.sqlstate:
-                    slot.cause = Cause("FATAL", failure.sqlstate, _primary(error))
+                _note_cause(slot, cause_of(error))
                 with self._mutex:
                     self._machine.hung_up(slot, monotonic())
                 self._discard(slot, conn, "lost in use", returned=True)

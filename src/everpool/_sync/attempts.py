@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 from math import inf
+from os import getpid
 from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -16,10 +18,11 @@ from ..core.budget import pause
 from ..core.events import Retried
 from ..core.judgement import Failure, Meaning, Repeat, Verdict
 from ..core.outcome import Outcome
-from ..errors import DeadlineExceeded
+from ..errors import DeadlineExceeded, exceeded
 from ..runtime import threads as rt
 from ..work.begin import Begin, Begun
 from ..work.failing import mark, misused
+from ..work.loops import Place, place
 from .attempt import Attempt
 
 if TYPE_CHECKING:
@@ -43,14 +46,28 @@ class Attempts(Generic[CT]):
         self._deadline = deadline
         self._last: Attempt[CT] | None = None
         self._over = False
+        self.loop: Place | None = None  # where the next round was asked for
+        self.pid = getpid()
+        self.failure: BaseException | None = None  # what the last attempt ended with
         self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 
     def __iter__(self) -> Self:
+        if self._over or self._last is not None:
+            raise misused(
+                "a loop of attempts was begun twice",
+                "each transaction needs a `pool.attempts()` of its own",
+                Outcome.NOT_STARTED,
+            )
         return self
 
     def __next__(self) -> Attempt[CT]:
+        if self.inline:
+            self.loop = place(sys._getframe(1))
+        return self._next()
+
+    def _next(self) -> Attempt[CT]:
         last = self._last
         if last is None:
             if self._over:
@@ -83,10 +100,17 @@ class Attempts(Generic[CT]):
         """
         left = self.until - monotonic()
         if left <= 0:
-            raise DeadlineExceeded(f"the deadline of {self._deadline:g} s has passed")
+            raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
         return min(self.pool._policy.timeout, left)
 
+    def exceeded(self, outcome: Outcome) -> DeadlineExceeded:
+        """What to raise when time is up."""
+        late = exceeded(self.pool.name, self._deadline, outcome)
+        late.__cause__ = self.failure
+        return late
+
     def succeeded(self) -> None:
+        self.failure = None
         for budget in self.pool._budgets.values():
             budget.succeeded()
 
@@ -96,6 +120,8 @@ class Attempts(Generic[CT]):
         """Whether the work is tried again after the attempt `number`; why not is noted."""
         if verdict.repeat is Repeat.NEVER:
             return False
+        if getpid() != self.pid:
+            return False  # a forked child: the transaction is its parent's
         now = monotonic()
         wait = pause(number, random)
         why = failure.sqlstate or "connection lost"
@@ -109,7 +135,7 @@ class Attempts(Generic[CT]):
             left_out = "the pool's budget for repetitions is spent: too much fails"
         else:
             self._spent.add(verdict.meaning)
-            self._pause = wait
+            self._pause, self.failure = wait, error
             self.pool._tell(Retried(now, number + 1, why, wait))
             return True
         error.add_note(f"everpool: not repeated: {left_out}")

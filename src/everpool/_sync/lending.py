@@ -49,11 +49,18 @@ class Lending(Engine[CT]):
     # -- lending ------------------------------------------------------------------------------
 
     def _obtain(
-        self, timeout: float, deadline: float, slot: Slot | None, conn: Any
+        self,
+        timeout: float,
+        deadline: float,
+        slot: Slot | None,
+        conn: Any,
+        *,
+        first: bool = False,
     ) -> tuple[Slot, Any]:
         """Get a connection that is fit to be lent, the long way: look, ping, queue, check.
 
         :param slot, conn: what has been taken already and must be looked at, or None.
+        :param first: before all who wait, and however many do.
         """
         machine = self._machine
         began = monotonic()
@@ -70,7 +77,7 @@ class Lending(Engine[CT]):
                         slot = None if machine.paused_at is not None else machine.take(now)
                         if slot is None:
                             waiter = rt.Waiter(now, deadline)
-                            machine.acquire(waiter, now)
+                            machine.acquire(waiter, now, limited=not first, first=first)
                         else:
                             conn, slot.conn = slot.conn, None
                 if slot is not None and not self._fit(slot, conn, now):
@@ -79,7 +86,7 @@ class Lending(Engine[CT]):
                     waiter = rt.Waiter(now, deadline)
                     with self._mutex:
                         slot.conn = conn
-                        machine.doubt(slot, waiter, now)
+                        machine.doubt(slot, waiter, now, first=first)
                 if waiter is not None:
                     slot, conn = self._granted(waiter, timeout)
                     if slot is None:
@@ -200,13 +207,16 @@ class Lending(Engine[CT]):
 
     # -- deadlines ----------------------------------------------------------------------------
 
-    def _bind(self, slot: Slot, until: float) -> Bound:
-        """Have the work on a connection that was just lent ended at a time of `time.monotonic`.
+    def _bind(self, slot: Slot, until: float, *, committing: bool = False) -> Bound:
+        """Have the work on a lent connection ended at a time of `time.monotonic`.
+
+        :param committing: the work is a COMMIT, which is not cancelled: see `Bound`.
 
         What is returned tells, also after the connection was returned, whether it was ``overdue``.
         """
         with self._mutex:
             bound = self._machine.bind(slot, until)
+            bound.committing = committing
         background = self._background
         if background is not None:
             background.alarm(until)
@@ -286,7 +296,7 @@ class Lending(Engine[CT]):
             if conn._pool is self and slot.since == since:
                 sqlstate = getattr(exc, "sqlstate", None)
                 if sqlstate and conn.closed:
-                    slot.cause = Cause("FATAL", sqlstate, _primary(exc))
+                    _note_cause(slot, exc)
                 elif sqlstate == "25006":
                     self._wrong_role(slot, conn)
                 conn.__exit__(exc_type, exc, traceback)
@@ -351,6 +361,10 @@ class Lending(Engine[CT]):
             return self._discard(slot, conn, "", returned=True)
         pgconn = conn.pgconn
         status = pgconn.transaction_status
+        if conn._num_transactions:
+            logger.warning("discarding connection returned inside a transaction() block: %s", conn)
+            self._machine.bad_returns += 1
+            return self._discard(slot, conn, "returned in a block", returned=True)
         if status in (INTRANS, INERROR):
             logger.warning("rolling back returned connection: %s", conn)
             status = self._roll_back(conn, slot)
@@ -429,6 +443,8 @@ def _outcome(link: Any, status: int, error: BaseException | None) -> Outcome:
     return Outcome.UNKNOWN  # nothing was in hand, and what was before may be committed
 
 
-def _primary(exc: Any) -> str:
-    diag = getattr(exc, "diag", None)
-    return printable(diag.message_primary or "") if diag is not None else ""
+def _note_cause(slot: Slot, error: Any) -> None:
+    """Keep what a server said when it ended a connection; not what it said of a statement."""
+    diag = getattr(error, "diag", None)
+    if diag is not None and diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        slot.cause = Cause("FATAL", error.sqlstate or "", printable(diag.message_primary or ""))

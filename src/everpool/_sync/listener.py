@@ -219,7 +219,7 @@ class Listener(Iterator["psycopg.Notify | Gap"]):
         if not self._listened:
             pool._usable()  # never opened, or another loop's: that is a mistake to tell of
         try:
-            return pool.getconn()
+            return pool._lend(None)  # the pool's deadline is not meant for it
         except PoolClosed:
             self._over = True
         except (PoolTimeout, TooManyRequests) as ex:

@@ -470,8 +470,11 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             raise
         return cast(CT, conn)
 
-    def _lend(self, timeout: float | None, until: float = inf) -> CT:
-        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`."""
+    def _lend(self, timeout: float | None, until: float = inf, *, first: bool = False) -> CT:
+        """Lend a connection whose work must be over at ``until``, a time of `time.monotonic`.
+
+        :param first: before all others who wait.
+        """
         self._usable()
         self._machine.requests += 1
         if timeout is None:
@@ -480,7 +483,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         timeout = min(timeout, until - asked_at)
         if timeout <= 0:
             raise self._too_late(timeout)
-        slot, conn = self._obtain(timeout, asked_at + timeout, None, None)
+        slot, conn = self._obtain(timeout, asked_at + timeout, None, None, first=first)
         conn._pool = self
         if until < inf:
             self._bind(slot, until)

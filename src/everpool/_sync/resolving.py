@@ -10,8 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed
 
 from ..core.outcome import Outcome
 from ..runtime import threads as rt
@@ -44,8 +43,9 @@ def find_out(pool: Working[Any], begun: Begun, until: float) -> Outcome:
             outcome = _ask(pool, begun, until)
         except PoolClosed:
             break
-        except (psycopg.Error, PoolTimeout, TimeoutError) as ex:
-            logger.info("pool %r: no answer yet about a COMMIT: %s", pool.name, type(ex).__name__)
+        except Exception as ex:  # whatever it is, the caller must hear what is known
+            why = getattr(ex, "sqlstate", None) or type(ex).__name__
+            logger.info("pool %r: no answer yet about a COMMIT: %s", pool.name, why)
             outcome = None
         if outcome is not None:
             return outcome
@@ -55,7 +55,7 @@ def find_out(pool: Working[Any], begun: Begun, until: float) -> Outcome:
 
 
 def _ask(pool: Working[Any], begun: Begun, until: float) -> Outcome | None:
-    conn: Any = pool.getconn(until - monotonic())
+    conn: Any = pool._lend(until - monotonic(), first=True)
     found: Outcome | None = None
 
     def ask(conn: Any) -> None:
@@ -67,7 +67,7 @@ def _ask(pool: Working[Any], begun: Begun, until: float) -> Outcome | None:
         deadline = min(until, monotonic() + ANSWER_WITHIN)
         pool._bounded(ask, conn, conn._slot.link, deadline)
     finally:
-        pool.putconn(conn)
+        pool._give_back(conn, conn._slot)
     return found
 
 

@@ -57,7 +57,7 @@ def sweep_job(pool_ref: ref[Any], job: rt.Job) -> None:
 
 def _bite(pool: Working[Any]) -> bool:
     """Delete some; whether there may be more."""
-    conn: Any = pool.getconn()
+    conn: Any = pool._lend(None)
     more = False
 
     def delete(conn: Any) -> None:
@@ -70,5 +70,5 @@ def _bite(pool: Working[Any]) -> bool:
         limit = pool._policy.callback_timeout
         pool._bounded(delete, conn, conn._slot.link, monotonic() + limit)
     finally:
-        pool.putconn(conn)
+        pool._give_back(conn, conn._slot)
     return more

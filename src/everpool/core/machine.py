@@ -73,10 +73,14 @@ class Machine(Upkeep):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Waiter, now: float, *, limited: bool = True) -> None:
+    def acquire(
+        self, waiter: Waiter, now: float, *, limited: bool = True, first: bool = False
+    ) -> None:
         """``take`` had nothing: wait in the queue, or be refused at once.
 
         :param limited: whether ``max_waiting`` concerns this waiter.
+        :param first: wait before all others. For who has to find out what became of a COMMIT:
+            those before him may be waiting for what its lost session has locked.
         """
         if self.closed:
             return self._refuse(waiter, now, Refusal("closed", "the pool is closed", 0.0))
@@ -91,7 +95,7 @@ class Machine(Upkeep):
             return self._refuse(waiter, now, vain)
         full = self.counted >= self.most
         self.queued += full or self.pooled
-        self.queue.join(waiter)
+        self.queue.join(waiter, first=first)
         soon = now + SATURATED_AFTER
         if waiter.deadline < soon:
             soon = waiter.deadline
@@ -131,7 +135,7 @@ class Machine(Upkeep):
             else:
                 self.discard(slot, now)
 
-    def doubt(self, slot: Slot, waiter: Waiter, now: float) -> None:
+    def doubt(self, slot: Slot, waiter: Waiter, now: float, *, first: bool = False) -> None:
         """Nobody has heard from this connection for too long: ping it, and queue its taker.
 
         The taker gets the first pong or the first fresh connection, whichever comes.
@@ -141,7 +145,7 @@ class Machine(Upkeep):
         else:
             slot.since = slot.heard_at  # it was not used: its rest goes on
             self._ping(slot, now)
-        self.acquire(waiter, now, limited=False)
+        self.acquire(waiter, now, limited=False, first=first)
 
     def wait_until_full(self, waiter: Waiter, now: float) -> None:
         """Wake the waiter when the pool has ``min_size`` connections that are not in doubt.

@@ -55,8 +55,12 @@ class Queue:
     def waiting(self) -> list[Waiter]:
         return [w for w in list(self._waiters) if not w.gone]
 
-    def join(self, waiter: Waiter) -> None:
-        self._waiters.append(waiter)
+    def join(self, waiter: Waiter, *, first: bool = False) -> None:
+        """Wait; ``first``: before all others."""
+        if first:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
         self.live += 1
         if waiter.deadline < self.soonest:
             self.soonest = waiter.deadline

@@ -476,7 +476,7 @@ async def test_a_commit_stays_unknown_when_the_server_is_gone(
     make: Any, proxy: FaultProxy, insert: Insert
 ) -> None:
     async with make(1) as pool:
-        proxy.on(COMMITTED, CutBefore(RST)).on_release = proxy.refuse
+        proxy.on(COMMITTED, CutBefore(RST))
 
         async def work(conn: Any) -> None:
             await insert(conn, 1)

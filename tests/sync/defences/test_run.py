@@ -469,7 +469,7 @@ def test_a_commit_stays_unknown_when_the_server_is_gone(
     make: Any, proxy: FaultProxy, insert: Insert
 ) -> None:
     with make(1) as pool:
-        proxy.on(COMMITTED, CutBefore(RST)).on_release = proxy.refuse
+        proxy.on(COMMITTED, CutBefore(RST))
 
         def work(conn: Any) -> None:
             insert(conn, 1)
