@@ -35,7 +35,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 
-from everpool import AsyncConnectionPool, ConnectionPool, Refused
+from everpool import AsyncConnectionPool, ConnectionPool, DeadlineExceeded, Outcome, Refused
 from everpool.endpoints import asgi_app
 
 try:
@@ -62,6 +62,10 @@ WAITING_THREADS = 40
 
 # WebSocket's "try again later".
 TRY_AGAIN_LATER = 1013
+INTERNAL_ERROR = 1011
+
+# HTTP's methods that a client may repeat without knowing what became of the first time.
+REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 
 
 # -- the pool's life --------------------------------------------------------------------------
@@ -188,7 +192,9 @@ def add_handlers(app: Starlette) -> None:
     * `Refused`, of any kind: there was no connection to be had. The code is the refusal's:
       ``"timeout"``, ``"saturated"``, ``"full"``, ``"down"``, ``"rejected"`` or ``"closed"``.
     * A connection that was cut while the request had it (see `is_cut`): code ``"cut"``. If it was
-      cut in the middle of a COMMIT, nobody knows whether that took effect.
+      cut in the middle of a COMMIT, nobody knows whether that took effect: then a POST or PATCH
+      is answered with 500, code ``"unknown"`` and no ``Retry-After``, because it must not simply
+      be repeated.
 
     The body is ``{"code": …, "retry_after": …}``, in whole seconds, as in the header. A
     WebSocket that has been accepted is closed with 1013, "try again later", and the code as the
@@ -224,6 +230,11 @@ async def _on_refused(request: HTTPConnection, ex: Exception) -> Any:
 
 
 async def _on_operational_error(request: HTTPConnection, ex: Exception) -> Any:
+    in_doubt = getattr(ex, "outcome", None) is Outcome.UNKNOWN
+    if in_doubt and request.scope.get("method") not in REPEATABLE:
+        return await _in_doubt(request)
+    if isinstance(ex, DeadlineExceeded):
+        return await _unavailable(request, "deadline", 0.0)
     if not is_cut(ex):
         raise ex
     return await _unavailable(request, "cut", 0.0)  # others are there, or will be at once
@@ -236,6 +247,13 @@ async def _unavailable(request: HTTPConnection, code: str, seconds: float) -> An
     retry_after = ceil(seconds + 1.0 - random())
     body = {"code": code, "retry_after": retry_after}
     return JSONResponse(body, 503, {"Retry-After": str(retry_after)})
+
+
+async def _in_doubt(request: HTTPConnection) -> Any:
+    """What the request did may have taken effect; a client that repeats it may do it twice."""
+    if isinstance(request, WebSocket) and not _can_be_denied(request):
+        return await request.close(INTERNAL_ERROR, "unknown")
+    return JSONResponse({"code": "unknown"}, 500)
 
 
 def _can_be_denied(websocket: WebSocket) -> bool:

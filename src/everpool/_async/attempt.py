@@ -64,7 +64,6 @@ class AsyncAttempt(Generic[ACT]):
     _begun: Begun | None = None
     _since = 0.0
     _notice = ""  # SQLSTATE of a warning that announced the connection's end
-    _local = False  # the server said that it did not wait for its standby
     _response: str | None = None
     _phase = Phase.WORK
     _tag = ""
@@ -186,10 +185,10 @@ class AsyncAttempt(Generic[ACT]):
         if diag.severity_nonlocalized == "FATAL" or diag.sqlstate in ("57P01", "57P02"):
             self._notice = diag.sqlstate or ""
         # A warning of the user's own, raised while committing, has another origin.
-        self._local |= diag.sqlstate == "01000" and diag.source_function in (
-            None,
-            "SyncRepWaitForLSN",
-        )
+        origin = diag.source_function
+        if origin == "SyncRepWaitForLSN" or (diag.sqlstate == "01000" and origin is None):
+            assert self._begun is not None
+            self._begun.waited = True  # also if the answer is lost
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -276,7 +275,7 @@ class AsyncAttempt(Generic[ACT]):
                 raise psycopg.OperationalError("COMMIT was answered with something else")
             self._tag = "ROLLBACK"
             raise swallowed()
-        self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if self._local else Outcome.COMMITTED
+        self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if begun.waited else Outcome.COMMITTED
         self._settled = True
 
     def _check_can_commit(self, conn: Any) -> None:

@@ -59,7 +59,6 @@ NO_LIMIT = 100
 
 class AsyncWorking(AsyncReporting[ACT]):
     _judge: Judge | None
-    _chaos: Any
     _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:

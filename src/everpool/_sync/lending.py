@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import Any, cast
 from weakref import ref
 
+import psycopg
 from psycopg.pq import PipelineStatus
 from psycopg_pool.abc import CT
 
 from .. import ping
 from ..core.deadlines import Bound
+from ..core.judgement import Phase, judge
 from ..core.outcome import Outcome
 from ..core.queue import Refusal
 from ..core.slot import Slot, State
@@ -30,6 +32,8 @@ from ..errors import Refused, exceeded, refused
 from ..runtime import threads as rt
 from ..text import printable
 from ..watch import DEAD
+from ..work.chaos import Strike
+from ..work.failing import failure_of, mark
 from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
 from .identifying import in_hot_standby
 
@@ -42,6 +46,7 @@ CHECK_PAUSE_MOST = 0.8
 
 
 class Lending(Engine[CT]):
+    _chaos: Any  # a `Chaos`, or None
     _check: Any
     _closed: bool
     _loans: bool  # whether somebody wants to hear of each loan
@@ -291,21 +296,57 @@ class Lending(Engine[CT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End of a ``connection()`` block, in all but the simplest case."""
+        """End of a ``connection()`` block, in all but the simplest case.
+
+        What is raised, the block's own error too, is told what became of the transaction.
+        """
+        link, status, closed = slot.link, conn.pgconn.transaction_status, conn.closed
+        error = exc
         try:
             if conn._pool is self and slot.since == since:
                 sqlstate = getattr(exc, "sqlstate", None)
-                if sqlstate and conn.closed:
+                if sqlstate and closed:
                     _note_cause(slot, exc)
                 elif sqlstate == "25006":
                     self._wrong_role(slot, conn)
+                if exc is None and status == INERROR:
+                    logger.warning(
+                        "pool %r: nothing was committed: a statement had failed, and its error was"
+                        " caught inside the block",
+                        self.name,
+                    )
+                if self._chaos is not None:
+                    self._strike(conn, slot, exc)
                 conn.__exit__(exc_type, exc, traceback)
+        except BaseException as ex:
+            error = ex
+            raise
         finally:
+            if error is exc is not None:
+                if status != IDLE or isinstance(exc, psycopg.Error):
+                    mark(exc, _outcome(link, status, exc))
+            elif error is not None:
+                sent = status == INTRANS and not closed
+                mark(error, _outcome_of_commit(conn, error) if sent else Outcome.ROLLED_BACK)
             if slot.since != since and conn._pool is self and slot.state is not State.GONE:
                 raise ValueError(
                     f"can't return connection to pool {self.name!r}, it was returned before: {conn}"
                 )
             cast(Any, self).putconn(conn)  # perhaps somebody's own
+
+    def _strike(self, conn: Any, slot: Slot, exc: BaseException | None) -> None:
+        """Perhaps cut the connection, as `Chaos` is asked to: at the end of the block, or of its
+        COMMIT, so that what follows fails.
+
+        :raises psycopg.OperationalError: the answer to COMMIT is lost.
+        """
+        strike = self._chaos.draw() if exc is None and slot.state is State.LENT else None
+        if strike is Strike.AFTER:
+            conn.commit()
+        if strike is not None:
+            self._chaos.cut(slot, strike)
+        if strike is Strike.AFTER:
+            raise psycopg.OperationalError("the answer to COMMIT was lost")
 
     def _wrong_role(self, slot: Slot, conn: Any) -> None:
         """The server refused a statement because it is read-only (25006).
@@ -432,12 +473,14 @@ def _rollback(conn: Any) -> None:
 
 
 def _outcome(link: Any, status: int, error: BaseException | None) -> Outcome:
-    """What became of the transaction of work that was ended at its deadline.
+    """What became of the transaction of a block that ended with an error, or at its deadline.
 
     :param status: of the connection when its block was left, with *error*.
     """
     if link is None or link.doubtful:
         return Outcome.UNKNOWN
+    if status == IDLE and _is_fatal(error):
+        return Outcome.UNKNOWN  # a pooler's word, perhaps for the loss of its server in a COMMIT
     if getattr(error, "sqlstate", None) or status != IDLE:
         return Outcome.ROLLED_BACK
     return Outcome.UNKNOWN  # nothing was in hand, and what was before may be committed
@@ -445,6 +488,16 @@ def _outcome(link: Any, status: int, error: BaseException | None) -> Outcome:
 
 def _note_cause(slot: Slot, error: Any) -> None:
     """Keep what a server said when it ended a connection; not what it said of a statement."""
+    if _is_fatal(error):
+        text = printable(error.diag.message_primary or "")
+        slot.cause = Cause("FATAL", error.sqlstate or "", text)
+
+
+def _is_fatal(error: Any) -> bool:
     diag = getattr(error, "diag", None)
-    if diag is not None and diag.severity_nonlocalized in ("FATAL", "PANIC"):
-        slot.cause = Cause("FATAL", error.sqlstate or "", printable(diag.message_primary or ""))
+    return diag is not None and diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def _outcome_of_commit(conn: Any, error: BaseException) -> Outcome:
+    """What became of a COMMIT that a block ended with, and that failed."""
+    return judge(failure_of(error, conn.pgconn, Phase.COMMIT)).outcome

@@ -61,7 +61,6 @@ NO_LIMIT = 100
 
 class Working(Reporting[CT]):
     _judge: Judge | None
-    _chaos: Any
     _ears: WeakSet[rt.Ear]
 
     if TYPE_CHECKING:

@@ -60,7 +60,8 @@ class Begun:
     :ivar token: the token that its COMMIT writes; empty in other modes.
     :ivar stored: what was found under the caller's key: the work is done already.
     :ivar cannot_tell: the server refused to say who it is.
-    :ivar waited: it was seen waiting for a synchronous standby, and was not let wait.
+    :ivar waited: its COMMIT waited for a synchronous standby, and was not let wait: it is committed
+        on this server only.
     """
 
     mode: Mode

@@ -1,0 +1,109 @@
+# Generated from tests/aio/defences/test_outcomes.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""What the errors of a ``connection()`` block say became of its transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from everpool import Chaos, Outcome
+from everpool.lab import COMMIT, COMMITTED, FIN, RST, Answer, CutAfter, CutBefore, FaultProxy, fatal
+from everpool.lab.frames import error_response, ready_for_query
+from everpool.work.chaos import Strike
+
+from .test_run import INSERT, Insert, Table, insert, table  # noqa: F401
+
+NO_AUTOCOMMIT: dict[str, Any] = {}
+
+
+def leave(pool: Any, insert: Insert, number: int = 1) -> None:  # noqa: F811
+    with pool.connection() as conn:
+        insert(conn, number)
+
+
+@pytest.mark.parametrize(
+    ("message", "action", "outcome"),
+    [
+        (INSERT, CutBefore(RST), Outcome.ROLLED_BACK),
+        (INSERT, CutAfter(FIN), Outcome.ROLLED_BACK),
+        (INSERT, CutBefore(fatal("57P01")), Outcome.ROLLED_BACK),
+        (COMMIT, CutBefore(RST), Outcome.UNKNOWN),
+        (COMMIT, CutAfter(fatal("57P01")), Outcome.UNKNOWN),
+        (COMMITTED, CutBefore(RST), Outcome.UNKNOWN),
+        (COMMIT, Answer(error_response("08P01", "no") + ready_for_query("I")), Outcome.UNKNOWN),
+    ],
+    ids=str,
+)
+def test_a_cut_in_a_block(
+    make: Any,
+    proxy: FaultProxy,
+    insert: Insert,  # noqa: F811
+    message: Any,
+    action: Any,
+    outcome: Outcome,
+) -> None:
+    with make(1, kwargs=NO_AUTOCOMMIT) as pool:
+        proxy.on(message, action)
+        with pytest.raises(psycopg.Error) as caught:
+            leave(pool, insert)
+        assert caught.value.outcome is outcome  # type: ignore[attr-defined]
+
+
+def test_errors_of_ones_own_and_of_the_server(
+    make: Any,
+    insert: Insert,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = insert.table.name
+    insert.table.execute(f"ALTER TABLE {name} ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED")
+    with make(1, kwargs=NO_AUTOCOMMIT) as pool:
+        leave(pool, insert)
+        with pytest.raises(psycopg.errors.UniqueViolation) as refused:  # by COMMIT
+            leave(pool, insert)
+        assert refused.value.outcome is Outcome.ROLLED_BACK  # type: ignore[attr-defined]
+        with pytest.raises(KeyError) as mine:
+            with pool.connection() as conn:
+                insert(conn, 2)
+                raise KeyError
+        assert mine.value.outcome is Outcome.ROLLED_BACK  # type: ignore[attr-defined]
+        with pytest.raises(ZeroDivisionError) as bare:  # no transaction was open
+            with pool.connection():
+                raise ZeroDivisionError
+        assert not hasattr(bare.value, "outcome")
+        with pool.connection() as conn:  # as with psycopg_pool; but the log says so
+            with pytest.raises(psycopg.Error):
+                conn.execute("SELECT 1/0")
+        assert "nothing was committed" in caplog.text
+    assert insert.table.rows() == [1]
+
+
+def test_a_cut_statement_that_commits_itself_is_in_doubt(
+    make: Any,
+    proxy: FaultProxy,
+    insert: Insert,  # noqa: F811
+) -> None:
+    with make(1) as pool:
+        proxy.on(INSERT, CutAfter(RST))
+        with pytest.raises(psycopg.OperationalError) as caught:
+            leave(pool, insert)
+        assert caught.value.outcome is Outcome.UNKNOWN  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("strike", list(Strike), ids=str)
+def test_chaos_cuts_blocks_too(
+    make: Any,
+    insert: Insert,  # noqa: F811
+    strike: Strike,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chaos = Chaos(1.0)
+    monkeypatch.setattr(chaos, "draw", lambda: strike)
+    with make(1, kwargs=NO_AUTOCOMMIT, chaos=chaos) as pool:
+        with pytest.raises(psycopg.OperationalError) as caught:
+            leave(pool, insert)
+        assert caught.value.outcome is Outcome.UNKNOWN  # type: ignore[attr-defined]
+        assert insert.table.rows() == ([1] if strike is Strike.AFTER else [])
