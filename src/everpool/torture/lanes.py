@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -169,10 +168,13 @@ def settings(lane: Lane, deed: Deed) -> dict[str, Any]:
 class ThreadLane(Lane):
     """Threads and an `everpool.ConnectionPool`."""
 
-    def start(self) -> None:
-        self._pool: Any = everpool.ConnectionPool(
+    def make_pool(self) -> Any:
+        return everpool.ConnectionPool(
             self._conninfo, min_size=WORKERS, max_size=WORKERS, timeout=DEADLINE, open=True
         )
+
+    def start(self) -> None:
+        self._pool = self.make_pool()
         self._threads = [
             Thread(target=self._work, name=f"torture {self.spec.name}", daemon=True)
             for _ in range(WORKERS)
@@ -299,16 +301,10 @@ class NaiveLane(ThreadLane):
     "not done".
     """
 
-    def start(self) -> None:
-        self._pool = psycopg_pool.ConnectionPool(
+    def make_pool(self) -> Any:
+        return psycopg_pool.ConnectionPool(
             self._conninfo, min_size=WORKERS, max_size=WORKERS, timeout=DEADLINE, open=True
         )
-        self._threads = [
-            threading.Thread(target=self._work, name=f"torture {self.spec.name}", daemon=True)
-            for _ in range(WORKERS)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     def _do(self, trial: Trial) -> None:
         for count in range(1, NAIVE_TRIES + 1):

@@ -17,7 +17,7 @@ from .arena import Round
 from .books import Told, counted
 from .lanes import LANES
 
-__all__ = ["PROBLEMS", "Report", "as_json"]
+__all__ = ["NOTHING", "PROBLEMS", "Report", "as_json"]
 
 PROBLEMS = ("lost", "doubled", "false", "without outcome")
 """What must not happen."""
@@ -34,7 +34,8 @@ _COLUMNS = (
     *PROBLEMS,
     "lost by history",
 )
-_NOTHING = "no fault of its own"
+NOTHING = "no fault of its own"
+"""What is said of a deed that was not struck."""
 
 
 @dataclass
@@ -70,13 +71,13 @@ class Report:
         self.broken += [f"{where}: {what}" for what in played.wrong]
         by_lane: dict[tuple[str, str], list[Told]] = defaultdict(list)
         for told in played.books.told:
-            by_lane[told.lane, told.kind or _NOTHING].append(told)
+            by_lane[told.lane, told.kind or NOTHING].append(told)
             if told.how:
                 self.raised[told.lane][f"{told.how}: {told.outcome}"] += 1
             if told.outcome is Outcome.UNKNOWN and not _explained(told, played):
-                self.lanes[told.lane][told.kind or _NOTHING]["unexplained"] += 1
+                self.lanes[told.lane][told.kind or NOTHING]["unexplained"] += 1
                 self.broken.append(
-                    f"{where}: {told.lane}: work {told.work} ({told.kind or _NOTHING}) is unknown"
+                    f"{where}: {told.lane}: work {told.work} ({told.kind or NOTHING}) is unknown"
                     " without a reason"
                 )
             found = [*played.books.problems.get(told.work, ())]
@@ -108,7 +109,7 @@ class Report:
             counts["transactions"]
             for lane, kinds in self.lanes.items()
             for kind, counts in kinds.items()
-            if lane not in _NAIVE and kind != _NOTHING
+            if lane not in _NAIVE and kind != NOTHING
         )
 
     def ordered(self) -> list[tuple[str, dict[str, Counter[str]]]]:
@@ -122,7 +123,7 @@ _NAIVE = frozenset(spec.name for spec in LANES if not spec.mode)
 def _story(told: Told, played: Round) -> str:
     """What there is to know of a deed that went wrong."""
     text = (
-        f"{told.lane}: work {told.work} ({told.kind or _NOTHING}) was {told.outcome}"
+        f"{told.lane}: work {told.work} ({told.kind or NOTHING}) was {told.outcome}"
         f" after {told.at - told.began:.3f} s and {told.tries} tries"
     )
     if told.how:

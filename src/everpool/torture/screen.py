@@ -12,11 +12,21 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from .report import PROBLEMS, Report
+from .report import NOTHING, PROBLEMS, Report
 from .run import Progress, Torture
 
 __all__ = ["Screen", "ending"]
 
+_COLUMNS = {
+    "transactions": "done",
+    "struck": "struck",
+    "repeated": "tried\nagain",
+    "unknown": "unknown",
+    "lost": "lost",
+    "doubled": "doubled",
+    "false": "false",
+    "lost by history": "by\nhistory",
+}
 _TOLD = 20  # broken requirements that get a line each
 
 
@@ -80,24 +90,21 @@ class Screen:
 
 def ending(console: Console, report: Report) -> None:
     """Print what came of it."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, header_style="bold")
-    table.add_column("")
-    columns = ("transactions", "struck", "repeated", "unknown", *PROBLEMS[:3], "lost by history")
-    for column in columns:
-        table.add_column(column.replace(" ", "\n"), justify="right", vertical="bottom")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
     for lane, kinds in report.ordered():
         total = report.totals(lane)
-        total["struck"] = sum(
-            counts["transactions"] for kind, counts in kinds.items() if not kind.startswith("no ")
-        )
+        total["struck"] = total["transactions"] - kinds[NOTHING]["transactions"]
         cells = [
             Text(str(total[column]), "red" if column in PROBLEMS and total[column] else "")
-            for column in columns
+            for column in _COLUMNS
         ]
         table.add_row(lane, *cells)
     console.print()
     console.print(table)
-    events = ", ".join(f"{what} {count} times" for what, count in report.events.items())
+    events = ", ".join(f"{count} × {what}" for what, count in report.events.items())
     rate = report.transactions / report.took if report.took else 0.0
     console.print(
         f"{report.cuts} connections cut; {events}.\n"
