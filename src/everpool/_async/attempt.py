@@ -234,7 +234,7 @@ class AsyncAttempt(Generic[ACT]):
             raise
         if error is None:
             return True
-        mark(error, self.outcome)
+        mark(error, self.outcome, self)
         if error is exc:
             return False
         raise error
@@ -437,7 +437,7 @@ class AsyncAttempt(Generic[ACT]):
             pool._discard(conn._slot, conn, "interrupted", returned=True)
         if self.outcome is Outcome.UNKNOWN and not isinstance(ex, TransactionMisuse):
             self._find_out_aside()
-        mark(ex, self.outcome)
+        mark(ex, self.outcome, self)
 
 
 def _ended(conn: Any) -> bool:

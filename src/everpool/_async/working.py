@@ -124,7 +124,8 @@ class AsyncWorking(AsyncReporting[ACT]):
         :raises TypeError, ValueError: an argument cannot be.
         :raises Refused: there was no connection; see `connection`.
 
-        What the function raises comes through. All have ``outcome``: see `Outcome`.
+        What the function raises comes through. All have ``outcome``: see `Outcome`. An
+        interruption has ``attempt``, too, whose ``outcome`` may become known later.
         """
         _check_function(fn)
         how = _how(isolation_level, read_only, deferrable, commit)

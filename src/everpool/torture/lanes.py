@@ -270,9 +270,8 @@ class TaskLane(Lane):
 
     async def _do(self, trial: Trial) -> None:
         how = settings(self, trial.deed)
-        attempt: Any = None
         try:
-            if trial.deed.inline or (trial.interruptible and not trial.deed.keyed):
+            if trial.deed.inline:
                 async for attempt in self._pool.attempts(**how):
                     async with attempt as conn:
                         await aperform(trial, conn)
@@ -284,6 +283,7 @@ class TaskLane(Lane):
             self._told(trial, ex, first, await ex.resolve(ASK_AGAIN))
         except asyncio.CancelledError as ex:
             outcome = getattr(ex, "outcome", None)
+            attempt = getattr(ex, "attempt", None)
             if outcome is Outcome.UNKNOWN and attempt is not None:
                 self._interrupted.append(asyncio.create_task(self._later(trial, ex, attempt)))
             else:

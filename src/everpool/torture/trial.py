@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from .deeds import Deed, Statement, statements
-from .faults import INTERRUPTING, Fault, Kind
+from .faults import Fault, Kind
 from .strike import Blow
 
 if TYPE_CHECKING:
@@ -54,11 +54,6 @@ class Trial:
         if fault.kind is Kind.SWALLOWED:
             yield "SELECT 1/0", ()
         self._strike(fault, pid)
-
-    @property
-    def interruptible(self) -> bool:
-        """Whether its task may be cancelled."""
-        return self._fault is not None and self._fault.kind in INTERRUPTING
 
     def over(self) -> None:
         """The caller knows what became of it."""

@@ -52,10 +52,15 @@ def failure_of(
     )
 
 
-def mark(ex: BaseException, outcome: Outcome) -> None:
-    """Tell an exception's catcher what became of the transaction."""
+def mark(ex: BaseException, outcome: Outcome, attempt: Any = None) -> None:
+    """Tell an exception's catcher what became of the transaction.
+
+    :param attempt: of whoever was interrupted: its outcome may become known later.
+    """
     try:
         ex.outcome = outcome  # type: ignore[attr-defined]
+        if attempt is not None and not isinstance(ex, Exception):
+            ex.attempt = attempt  # type: ignore[attr-defined]
     except AttributeError:  # somebody's own, with slots
         pass
 

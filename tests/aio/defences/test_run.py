@@ -632,6 +632,7 @@ async def test_cancelled_in_its_commit_a_transaction_is_looked_into_aside(
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
             assert caught.value.outcome is Outcome.UNKNOWN  # type: ignore[attr-defined]
+            assert caught.value.attempt is attempts[0]  # type: ignore[attr-defined]
             await eventually(lambda: attempts[0].outcome is Outcome.COMMITTED)
             await eventually(lambda: heard)
             assert heard[0].outcome == "committed"
