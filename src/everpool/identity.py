@@ -8,17 +8,26 @@ from .core.incarnation import Incarnation
 
 # `pg_control_checkpoint()` has the old timeline for half a second after a promotion; the name
 # of the file that is being written has the new one at once. A standby writes none.
-_QUERY = """
-SELECT pg_backend_pid(), (SELECT system_identifier FROM pg_control_system()),
- CASE WHEN pg_is_in_recovery() THEN '0'
-  ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END,
- (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
- (SELECT coalesce((extract(epoch FROM stats_reset) * 1000000)::bigint, 0) FROM {})
-"""
+#
+# Every name says that it is the server's own: who may create functions or operators in a schema
+# of the search path must not be asked in its place.
+SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
+TIMELINE = (
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN '0' ELSE pg_catalog.substr("
+    "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END"
+)
+
+
+def microseconds(moment: str) -> str:
+    """SQL for a time in microseconds since 1970."""
+    return f"(extract(epoch FROM {moment}) OPERATOR(pg_catalog.*) 1000000)::bigint"
 
 
 def _made(view: str) -> bytes:
-    return " ".join(_QUERY.format(view).split()).encode()
+    started = microseconds("pg_catalog.pg_postmaster_start_time()")
+    reset = f"(SELECT coalesce({microseconds('stats_reset')}, 0) FROM pg_catalog.{view})"
+    query = f"SELECT pg_catalog.pg_backend_pid(), {SYSTEM}, {TIMELINE}, {started}, {reset}"
+    return query.encode()
 
 
 # SQLSTATEs, and classes of them, that say nothing of the query. (No SQLSTATE: the connection is lost.)

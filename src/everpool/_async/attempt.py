@@ -16,7 +16,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.abc import ACT
 
 from ..core.deadlines import CANCEL_GRACE, Bound
-from ..core.judgement import Failure, Meaning, Phase, Repeat
+from ..core.judgement import Failure, Meaning, Phase
 from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
@@ -402,8 +402,11 @@ class AsyncAttempt(Generic[ACT]):
             verdict = pool._judged(replace(failure, phase=Phase.WORK))
         if isinstance(error, Exception):
             if begun.key is not None and tokens.is_done_by_another(error):
-                verdict = verdict.replace(repeat=Repeat.YES)  # and find what that one returned
-            self.repeat = loops and work.affords(verdict, failure, error, self.number)
+                if work.met:
+                    return tokens.met()  # not the server's error: that quotes the key
+                self.repeat = work.met = True  # the next attempt finds what that one returned
+            else:
+                self.repeat = loops and work.affords(verdict, failure, error, self.number)
             if failure.lost:
                 work.abandoned = begun
         return None if self.repeat else error

@@ -46,6 +46,7 @@ class AsyncAttempts(Generic[ACT]):
         self._over = False
         self.loop: Place | None = None  # where the next round was asked for
         self.pid = getpid()
+        self.met = False  # another transaction under the same key
         self.failure: BaseException | None = None  # what the last attempt ended with
         self.abandoned: Begun | None = None  # whose connection was lost
         self._pause = 0.0

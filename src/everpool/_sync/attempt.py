@@ -19,7 +19,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool.abc import CT
 
 from ..core.deadlines import CANCEL_GRACE, Bound
-from ..core.judgement import Failure, Meaning, Phase, Repeat
+from ..core.judgement import Failure, Meaning, Phase
 from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
@@ -405,8 +405,11 @@ class Attempt(Generic[CT]):
             verdict = pool._judged(replace(failure, phase=Phase.WORK))
         if isinstance(error, Exception):
             if begun.key is not None and tokens.is_done_by_another(error):
-                verdict = verdict.replace(repeat=Repeat.YES)  # and find what that one returned
-            self.repeat = loops and work.affords(verdict, failure, error, self.number)
+                if work.met:
+                    return tokens.met()  # not the server's error: that quotes the key
+                self.repeat = work.met = True  # the next attempt finds what that one returned
+            else:
+                self.repeat = loops and work.affords(verdict, failure, error, self.number)
             if failure.lost:
                 work.abandoned = begun
         return None if self.repeat else error

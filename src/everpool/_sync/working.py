@@ -352,6 +352,8 @@ def _how(
     """
     level = None if isolation_level is None else IsolationLevel(isolation_level)
     if isinstance(commit, Token):
+        if read_only:
+            raise ValueError("an idempotency key has to be written: read_only=True cannot")
         return Begin(level, read_only, deferrable, Mode.TOKEN, commit)
     if commit not in ("xid", "token", "off"):
         raise ValueError(f'commit={commit!r}: must be "xid", "token", "off" or a Token')

@@ -20,7 +20,7 @@ from psycopg import IsolationLevel
 from psycopg import errors as e
 
 from ..core.incarnation import Incarnation
-from ..identity import answer, question, refuses
+from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
 from .flight import FATAL_ERROR, fly, value
 from .token import Stored, Token
@@ -29,7 +29,7 @@ from .token import Stored, Token
 class Mode(StrEnum):
     """How to find out what became of a COMMIT whose answer was lost."""
 
-    NONE = "none"  # it wrote nothing
+    NONE = "none"  # it can write nothing
     OFF = "off"  # not by itself
     XID = "xid"
     TOKEN = "token"
@@ -77,74 +77,98 @@ class Begun:
     waited: bool = False
 
 
-_NAMES = b"SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint"
+_NAMES = (f"SELECT pg_catalog.pg_backend_pid(), {microseconds('pg_catalog.now()')}").encode()
 # By the name that all versions know.
-_XID = b", txid_current()"
+_XID = b", pg_catalog.txid_current()"
+
+# The first query takes the transaction's snapshot; from then on nobody can make it one that writes.
+_SEALED = b"SELECT 1"
+_CAN_WRITE = b"SELECT pg_catalog.current_setting('transaction_read_only')"
 
 
 def begin(
-    conn: Any, how: Begin, known: Incarnation | None, *, ask: bool, check_table: bool
+    conn: Any,
+    how: Begin,
+    known: Incarnation | None,
+    *,
+    ask: bool,
+    check_table: bool,
+    promoted: bool = False,
 ) -> Generator[Any, Any, Begun]:
     """Begin a transaction.
 
     :param known: the server's incarnation, if it is known and cannot change under us.
     :param ask: whether to ask for it otherwise, where it is needed.
     :param check_table: whether to look if the table of tokens is there.
+    :param promoted: the server is no standby, whatever it, or a pooler, said last.
     :raises psycopg.Error: it was not begun; the connection is idle, or lost.
     """
     pgconn = conn.pgconn
     statement, read_only = _statement(conn, how)
-    # A standby commits nothing, and gives no number.
-    standby = _is_standby(pgconn)
-    nothing = read_only or standby
+    standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
     if known is not None and known.standby:
         known = None  # it is no life that anything is committed in
-    found = Begun(Mode.NONE if nothing else how.mode, read_only, incarnation=known)
-    mode = found.mode
-    statements = [statement]
-    asked = False
-    if mode is not Mode.NONE:
-        numbered = mode is not Mode.TOKEN
-        statements.append(_NAMES + _XID if numbered else _NAMES)
-        if asked := numbered and known is None and ask:
-            statements.append(question(pgconn.server_version))
-        if mode is Mode.TOKEN:
-            found.token, found.key = tokens.fresh(), how.key
-            if how.key is not None:
-                statements.append(tokens.lookup(pgconn, how.key))
-            elif check_table:
-                statements.append(tokens.CHECK)
+    mode = Mode.NONE if read_only or standby else how.mode
+    found = Begun(mode, read_only, incarnation=known)
+    if mode is Mode.NONE:
+        results = yield from fly(pgconn, statement + b";" + (_SEALED if read_only else _CAN_WRITE))
+        yield from _demand(pgconn, results)
+        if not read_only and value(results[1]) == "off":
+            # It has been promoted. A session at rest does not hear of that before it asks.
+            yield from fly(pgconn, b"ROLLBACK")
+            return (
+                yield from begin(conn, how, known, ask=ask, check_table=check_table, promoted=True)
+            )
+        if how.key is not None:
+            yield from fly(pgconn, b"ROLLBACK")
+            raise e.ReadOnlySqlTransaction(
+                "an idempotency key has to be written, and the server is a standby"
+            )
+        return found
+    asked = known is None and ask
+    statements = [statement, _NAMES if mode is Mode.TOKEN else _NAMES + _XID]
+    if asked:
+        statements.append(question(pgconn.server_version))
+    if mode is Mode.TOKEN:
+        found.token, found.key = tokens.fresh(), how.key
+        if how.key is not None:
+            statements.append(tokens.lookup(pgconn, how.key))
+        elif check_table:
+            statements.append(tokens.CHECK)
     results = yield from fly(pgconn, b";".join(statements))
-    if results[-1].status == FATAL_ERROR:
-        error = e.error_from_result(results[-1], encoding=pgconn._encoding)
-        yield from fly(pgconn, b"ROLLBACK")
+    try:
+        yield from _demand(pgconn, results)
+    except e.Error as error:
         if asked and len(results) == 3 and refuses(error):  # it was the question that failed
-            again = yield from begin(conn, how, known, ask=False, check_table=check_table)
+            again = yield from begin(
+                conn, how, known, ask=False, check_table=check_table, promoted=promoted
+            )
             again.cannot_tell = True
             return again
-        raise (mode is Mode.TOKEN and tokens.unusable(error.sqlstate)) or error
-    if standby and not read_only and not _is_standby(pgconn):
-        # It was promoted since it was last heard, and says so with its first answer: what has
-        # begun now can write.
-        yield from fly(pgconn, b"ROLLBACK")
-        return (yield from begin(conn, how, known, ask=ask, check_table=check_table))
-    if mode is not Mode.NONE:
-        found.pid, found.begun = int(value(results[1]) or 0), int(value(results[1], 1) or 0)
-        if mode is not Mode.TOKEN:
-            found.xid = int(value(results[1], 2) or 0)
-        if asked:
-            _, found.incarnation = answer(results[2])
-        if found.key is not None:
-            try:
-                found.stored = tokens.stored(results[2], found.key)
-            except e.Error:
-                yield from fly(pgconn, b"ROLLBACK")
-                raise
+        raise (mode is Mode.TOKEN and tokens.unusable(error.sqlstate)) or error from None
+    names = results[1]
+    found.pid, found.begun = int(value(names) or 0), int(value(names, 1) or 0)
+    if mode is not Mode.TOKEN:
+        found.xid = int(value(names, 2) or 0)
+    if asked:
+        _, found.incarnation = answer(results[2])
+    if found.key is not None:
+        try:
+            found.stored = tokens.stored(results[-1], found.key, pgconn._encoding)
+        except e.Error:
+            yield from fly(pgconn, b"ROLLBACK")
+            raise
     return found
 
 
-def _is_standby(pgconn: Any) -> bool:
-    return bool(pgconn.parameter_status(b"in_hot_standby") == b"on")
+def _demand(pgconn: Any, results: list[Any]) -> Generator[Any, Any, None]:
+    """
+    :raises psycopg.Error: one of the results is an error; the transaction has been rolled back.
+    """
+    if results[-1].status == FATAL_ERROR:
+        error = e.error_from_result(results[-1], encoding=pgconn._encoding)
+        yield from fly(pgconn, b"ROLLBACK")
+        raise error
 
 
 def _statement(conn: Any, how: Begin) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import errors as e
 
 from ..core.outcome import Outcome
-from ..identity import answer, question, refuses
+from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
 from .begin import Begun, Mode
 from .flight import FATAL_ERROR, fly, value
@@ -21,6 +21,13 @@ from .flight import FATAL_ERROR, fly, value
 # A fence that meets the transaction itself, in the middle of its COMMIT, waits so long for it
 # before its backend is ended: more than any flush takes on a disk that works.
 LOCK_TIMEOUT = 0.25
+
+_END = (
+    "SELECT wait_event, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+    " WHERE pid OPERATOR(pg_catalog.=) %d"
+    f" AND {microseconds('xact_start')} OPERATOR(pg_catalog.=) %d"
+    " AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"
+).encode()
 
 Asked = Generator[Any, Any, Outcome | None]
 
@@ -45,7 +52,7 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
     """
     if begun.xid is None or begun.incarnation is None:
         return Outcome.UNKNOWN
-    status = b"SELECT txid_status(%d)" % begun.xid
+    status = b"SELECT pg_catalog.txid_status('%d'::bigint)" % begun.xid
     results = yield from fly(pgconn, question(pgconn.server_version) + b";" + status)
     if len(results) < 2:
         error = e.error_from_result(results[0], encoding=pgconn._encoding)
@@ -57,6 +64,8 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
         return None
     if now.system != begun.incarnation.system:
         return Outcome.UNKNOWN
+    if now.timeline < begun.incarnation.timeline:
+        return None  # an old primary, which has not seen it
     same = now == begun.incarnation
     if results[1].status == FATAL_ERROR:
         error = e.error_from_result(results[1], encoding=pgconn._encoding)
@@ -75,7 +84,9 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
 
 
 def _by_token(pgconn: Any, begun: Begun) -> Asked:
-    results = yield from fly(pgconn, tokens.fence(begun.token, LOCK_TIMEOUT))
+    if tokens.age(begun.token) > tokens.KEPT:
+        return Outcome.UNKNOWN  # what was known of it may have been deleted
+    results = yield from fly(pgconn, tokens.fence(begun.token, begun.incarnation, LOCK_TIMEOUT))
     if results[-1].status == FATAL_ERROR:
         error = e.error_from_result(results[-1], encoding=pgconn._encoding)
         yield from fly(pgconn, b"ROLLBACK")
@@ -85,8 +96,11 @@ def _by_token(pgconn: Any, begun: Begun) -> Asked:
         if error.sqlstate == "25006":
             return None  # a standby
         raise error
-    if value(results[-2]) == "committed":
+    decided = value(results[-2])
+    if decided == "committed":
         return Outcome.COMMITTED
+    if decided != "aborted":
+        return None  # another server, or one with an older history: it cannot know
     yield from end_backend(pgconn, begun)  # its locks are in the way of who tries again
     return Outcome.ROLLED_BACK
 
@@ -98,9 +112,7 @@ def end_backend(pgconn: Any, begun: Begun) -> Generator[Any, Any, None]:
         return
     results = yield from fly(
         pgconn,
-        b"SELECT wait_event, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %d"
-        b" AND (extract(epoch FROM xact_start) * 1000000)::bigint = %d"
-        b" AND pid <> pg_backend_pid()" % (begun.pid, begun.begun),
+        _END % (begun.pid, begun.begun),
     )
     if results[0].status != FATAL_ERROR:  # it may be somebody else's: a superuser's, say
         begun.waited |= value(results[0]) == "SyncRep"

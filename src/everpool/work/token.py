@@ -8,7 +8,8 @@ comes first, and a COMMIT that arrives later dies on it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from hashlib import sha256
 from os import urandom
 from time import time_ns
@@ -17,13 +18,18 @@ from uuid import UUID
 
 from psycopg.pq import Escaping
 
+from ..core.incarnation import Incarnation
 from ..errors import TokenConflict, TokenTableMissing
+from ..identity import SYSTEM, TIMELINE
 
 TABLE = "everpool.commits"
 _TABLE = TABLE.encode()
 
 # The unique index that the caller's keys are in.
 KEYS = "commits_key"
+
+# An escape of NUL, and not a backslash before "u0000".
+_has_nul = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
 # An idempotency key is a name, not a document.
 LONGEST_KEY = 200
@@ -86,8 +92,8 @@ class Token:
     :raises ValueError: the key is empty, too long, or contains NUL.
     """
 
-    key: str
-    work: str = ""
+    key: str = field(repr=False)
+    work: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if {type(self.key), type(self.work)} != {str}:
@@ -107,7 +113,7 @@ class Token:
 class Stored:
     """What was found under a key: the work was done, and this is what it returned."""
 
-    response: Any
+    response: Any = field(repr=False)
 
 
 def fresh() -> str:
@@ -121,11 +127,12 @@ def fresh() -> str:
 def lookup(pgconn: Any, token: Token) -> bytes:
     """The query for what is stored under a key; its answer is read with `stored`."""
     key = _literal(pgconn, token.key)
-    return b"SELECT work, response FROM " + _TABLE + b" WHERE key = " + key
+    return b"SELECT work, response FROM %s WHERE key OPERATOR(pg_catalog.=) %s" % (_TABLE, key)
 
 
-def stored(result: Any, token: Token) -> Stored | None:
+def stored(result: Any, token: Token, encoding: str) -> Stored | None:
     """
+    :param encoding: the connection's, by Python's name.
     :raises TokenConflict: the key was used for other work.
     """
     if not result.ntuples:
@@ -136,7 +143,7 @@ def stored(result: Any, token: Token) -> Stored | None:
             "this idempotency key was used for different work, which is committed:"
             " use a new key for new work (Token(key, work=…) says what the key is for)"
         )
-    return Stored(None if response is None else json.loads(response))
+    return Stored(None if response is None else json.loads(response.decode(encoding)))
 
 
 def write(pgconn: Any, token: str, key: Token | None, response: str | None) -> bytes:
@@ -154,23 +161,40 @@ def write(pgconn: Any, token: str, key: Token | None, response: str | None) -> b
     )
 
 
-def fence(token: str, lock_timeout: float) -> bytes:
+def age(token: str) -> float:
+    """Seconds since a token was made, by this machine's clock."""
+    made = int.from_bytes(UUID(token).bytes[:6], "big")
+    return (time_ns() // 1_000_000 - made) / 1000
+
+
+def fence(token: str, incarnation: Incarnation | None, lock_timeout: float) -> bytes:
     """The statements that decide a token as aborted unless it is decided, and tell how it is.
 
     Committed at once: the fence must hold on this server only, for as long as sessions live,
     so it waits for no standby.
+
+    :param incarnation: of the server that the transaction ran on, if known: another system, or
+        an older history of the same one, has no say, and writes nothing.
     """
+    here = ""
+    if incarnation is not None:
+        here = (
+            f" WHERE {SYSTEM} OPERATOR(pg_catalog.=) '{incarnation.system}'::bigint AND"
+            f" {TIMELINE} COLLATE \"C\" OPERATOR(pg_catalog.>=) '{incarnation.timeline:08X}'::text"
+        )
     return (
-        b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
-        b"SET LOCAL lock_timeout = %d;SET LOCAL synchronous_commit = local;"
-        b"INSERT INTO %s (token, outcome) VALUES ('%s', 'aborted') ON CONFLICT (token) DO NOTHING;"
-        b"SELECT outcome FROM %s WHERE token = '%s';COMMIT"
-    ) % (round(1000 * lock_timeout), _TABLE, token.encode(), _TABLE, token.encode())
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
+        f"SET LOCAL lock_timeout = {round(1000 * lock_timeout)};"
+        "SET LOCAL synchronous_commit = local;"
+        f"INSERT INTO {TABLE} (token, outcome) SELECT '{token}'::pg_catalog.uuid, 'aborted'{here}"
+        " ON CONFLICT (token) DO NOTHING;"
+        f"SELECT outcome FROM {TABLE} WHERE token OPERATOR(pg_catalog.=) '{token}';COMMIT"
+    ).encode()
 
 
 SWEEP = (
-    b"DELETE FROM %s WHERE token IN (SELECT token FROM %s"
-    b" WHERE at < now() - interval '%d s' LIMIT %d FOR UPDATE SKIP LOCKED)"
+    b"DELETE FROM %s WHERE token IN (SELECT token FROM %s WHERE at OPERATOR(pg_catalog.<)"
+    b" (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%d s') LIMIT %d FOR UPDATE SKIP LOCKED)"
 ) % (_TABLE, _TABLE, KEPT, SWEPT_AT_ONCE)
 
 
@@ -181,6 +205,14 @@ def unusable(sqlstate: str | None) -> TokenTableMissing | None:
     return TokenTableMissing(
         f'commit="token" needs the table {TABLE}, which {why} ({sqlstate}). Nothing was done.'
         " Create it with `everpool migrate DSN [--grant ROLE]` (`everpool migrate` shows the SQL)"
+    )
+
+
+def met() -> TokenConflict:
+    """What to tell who met another transaction under the same key once more."""
+    return TokenConflict(
+        "another transaction was committed under this idempotency key at the same moment: ask"
+        " again, and get what it returned"
     )
 
 
@@ -195,7 +227,7 @@ def as_json(response: Any) -> str:
             "under an idempotency key, a function must return what can be stored as JSON;"
             f" {type(response).__name__} cannot: nothing was committed"
         ) from ex
-    if "\\u0000" in text:
+    if _has_nul(text):
         raise TypeError("PostgreSQL stores no NUL in JSON: nothing was committed")
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from everpool import (
     Chaos,
     CommitRolledBack,
     CommitUnknown,
+    DeadlineExceeded,
     Outcome,
     PoolTimeout,
     Repeat,
@@ -30,6 +32,7 @@ from everpool.lab import (
     COMMITTED,
     FIN,
     RST,
+    SILENCE,
     Answer,
     CutAfter,
     CutBefore,
@@ -452,6 +455,36 @@ async def test_a_commit_in_the_middle_of_its_delivery_is_waited_for(
         proxy.on(COMMIT, CutAfter(RST.one_sided()))
         assert await pool.run(insert, 1, commit=commit) == 1
         assert insert.table.rows() == [1]
+
+
+@pytest.mark.parametrize("commit", MODES)
+@pytest.mark.parametrize("action", [CutBefore(SILENCE), CutAfter(SILENCE)], ids=str)
+async def test_a_commit_into_silence_is_looked_into_within_the_deadline(
+    make: Any, proxy: FaultProxy, insert: Insert, commit: Any, action: Any, figure: Any
+) -> None:
+    """Half of the time is for the COMMIT, half for finding out."""
+    async with make(2) as pool:
+        proxy.on(COMMIT, action)
+        start = monotonic()
+        assert await pool.run(insert, 1, commit=commit, deadline=2.0) == 1
+        figure("seconds until the transaction was over", monotonic() - start, 2.0)
+        assert insert.table.rows() == [1]
+
+
+async def test_a_deadline_in_the_work_ends_it_and_nothing_is_repeated(
+    make: Any, proxy: FaultProxy, insert: Insert, figure: Any
+) -> None:
+    async with make(1) as pool:
+        proxy.on(INSERT, CutBefore(SILENCE))
+        start = monotonic()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pool.run(insert, 1, deadline=0.4)
+        figure("seconds until the work was ended", monotonic() - start, 0.4 + 0.25 + 0.1)
+        assert caught.value.outcome is Outcome.ROLLED_BACK
+        assert insert.calls == 1
+        assert await pool.run(insert, 2) == 2
+        with pytest.raises(DeadlineExceeded):
+            await pool.run(insert, 3, deadline=1e-9)
 
 
 async def test_a_commit_that_nobody_looks_into_is_unknown_until_asked(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from everpool import (
     Chaos,
     CommitRolledBack,
     CommitUnknown,
+    DeadlineExceeded,
     Outcome,
     PoolTimeout,
     Repeat,
@@ -33,6 +35,7 @@ from everpool.lab import (
     COMMITTED,
     FIN,
     RST,
+    SILENCE,
     Answer,
     CutAfter,
     CutBefore,
@@ -445,6 +448,36 @@ def test_a_commit_in_the_middle_of_its_delivery_is_waited_for(
         proxy.on(COMMIT, CutAfter(RST.one_sided()))
         assert pool.run(insert, 1, commit=commit) == 1
         assert insert.table.rows() == [1]
+
+
+@pytest.mark.parametrize("commit", MODES)
+@pytest.mark.parametrize("action", [CutBefore(SILENCE), CutAfter(SILENCE)], ids=str)
+def test_a_commit_into_silence_is_looked_into_within_the_deadline(
+    make: Any, proxy: FaultProxy, insert: Insert, commit: Any, action: Any, figure: Any
+) -> None:
+    """Half of the time is for the COMMIT, half for finding out."""
+    with make(2) as pool:
+        proxy.on(COMMIT, action)
+        start = monotonic()
+        assert pool.run(insert, 1, commit=commit, deadline=2.0) == 1
+        figure("seconds until the transaction was over", monotonic() - start, 2.0)
+        assert insert.table.rows() == [1]
+
+
+def test_a_deadline_in_the_work_ends_it_and_nothing_is_repeated(
+    make: Any, proxy: FaultProxy, insert: Insert, figure: Any
+) -> None:
+    with make(1) as pool:
+        proxy.on(INSERT, CutBefore(SILENCE))
+        start = monotonic()
+        with pytest.raises(DeadlineExceeded) as caught:
+            pool.run(insert, 1, deadline=0.4)
+        figure("seconds until the work was ended", monotonic() - start, 0.4 + 0.25 + 0.1)
+        assert caught.value.outcome is Outcome.ROLLED_BACK
+        assert insert.calls == 1
+        assert pool.run(insert, 2) == 2
+        with pytest.raises(DeadlineExceeded):
+            pool.run(insert, 3, deadline=1e-9)
 
 
 def test_a_commit_that_nobody_looks_into_is_unknown_until_asked(
