@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .core.incarnation import Incarnation
+from .core.incarnation import Incarnation, Session
 
 # `pg_control_checkpoint()` has the old timeline for half a second after a promotion; the name
 # of the file that is being written has the new one at once. A standby writes none.
@@ -26,8 +26,11 @@ def microseconds(moment: str) -> str:
 def _made(view: str) -> bytes:
     started = microseconds("pg_catalog.pg_postmaster_start_time()")
     reset = f"(SELECT coalesce({microseconds('stats_reset')}, 0) FROM pg_catalog.{view})"
-    query = f"SELECT pg_catalog.pg_backend_pid(), {SYSTEM}, {TIMELINE}, {started}, {reset}"
-    return query.encode()
+    pid = "pg_catalog.pg_backend_pid()"
+    backend = (
+        f"(SELECT {microseconds('backend_start')} FROM pg_catalog.pg_stat_get_activity({pid}))"
+    )
+    return f"SELECT {pid}, {backend}, {SYSTEM}, {TIMELINE}, {started}, {reset}".encode()
 
 
 # SQLSTATEs, and classes of them, that say nothing of the query. (No SQLSTATE: the connection is lost.)
@@ -41,13 +44,16 @@ def question(server_version: int) -> bytes:
     return _NEWER if server_version >= 140000 else _OLDER
 
 
-def answer(result: Any) -> tuple[int, Incarnation]:
-    """The backend's process id, as the server knows it, and the server's incarnation.
+def answer(result: Any) -> tuple[Session, Incarnation]:
+    """The session, as the server knows it, and the server's incarnation.
 
     :param result: the query's `PGresult`, in text format.
     """
-    pid, system, timeline, started, reset = (result.get_value(0, i) for i in range(5))
-    return int(pid), Incarnation(int(system), int(timeline, 16), int(started), int(reset))
+    pid, backend, system, timeline, started, reset = (result.get_value(0, i) for i in range(6))
+    return (
+        Session(int(pid), int(backend)),
+        Incarnation(int(system), int(timeline, 16), int(started), int(reset)),
+    )
 
 
 def refuses(error: Any) -> bool:

@@ -166,6 +166,7 @@ class AsyncAttempt(Generic[ACT]):
             conn,
             work.how,
             known,
+            slot.session,
             ask=not pool._anonymous,
             check_table=not pool._tokens_work,
         )

@@ -632,8 +632,9 @@ async def _connect_job(pool_ref: ref[AsyncEngine[Any]], slot: Slot, job: rt.Job)
 
 async def _introduce(conn: Any) -> None:
     slot = conn._slot
-    pid, slot.incarnation = await ask(conn)
-    slot.direct = pid == conn.pgconn.backend_pid
+    session, slot.incarnation = await ask(conn)
+    slot.direct = session.pid == conn.pgconn.backend_pid
+    slot.session = session if slot.direct else None
 
 
 def _close_unowned(conn: Any) -> None:

@@ -169,6 +169,7 @@ class Attempt(Generic[CT]):
             conn,
             work.how,
             known,
+            slot.session,
             ask=not pool._anonymous,
             check_table=not pool._tokens_work,
         )

@@ -626,8 +626,9 @@ def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
 
 def _introduce(conn: Any) -> None:
     slot = conn._slot
-    pid, slot.incarnation = ask(conn)
-    slot.direct = pid == conn.pgconn.backend_pid
+    session, slot.incarnation = ask(conn)
+    slot.direct = session.pid == conn.pgconn.backend_pid
+    slot.session = session if slot.direct else None
 
 
 def _close_unowned(conn: Any) -> None:

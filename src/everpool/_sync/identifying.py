@@ -12,7 +12,7 @@ from psycopg.errors import error_from_result
 from psycopg.generators import execute
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 
-from ..core.incarnation import Incarnation
+from ..core.incarnation import Incarnation, Session
 from ..identity import answer, question
 from ..watch import MOST_NEWS
 
@@ -29,8 +29,8 @@ class CannotTell(Exception):
         self.for_good = for_good
 
 
-def ask(conn: Any) -> tuple[int, Incarnation]:
-    """Return the process and the incarnation of the server behind a connection at rest.
+def ask(conn: Any) -> tuple[Session, Incarnation]:
+    """Return the session and the incarnation of the server behind a connection at rest.
 
     One round trip, outside any transaction, autocommit or not. The user's handlers do not hear
     of it; notifications that come meanwhile are kept for the borrower.

@@ -29,3 +29,12 @@ class Incarnation:
     @property
     def standby(self) -> bool:
         return self.timeline == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of a server: a process id, which is given again, and when its backend started,
+    in microseconds since 1970, which together name no other."""
+
+    pid: int
+    started: int

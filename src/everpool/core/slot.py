@@ -31,7 +31,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from .incarnation import Incarnation
+from .incarnation import Incarnation, Session
 from .verdict import Cause
 
 
@@ -148,6 +148,7 @@ class Slot:
         "opened_at",
         "renewing",
         "sent_at",
+        "session",
         "since",
         "standby",
         "state",
@@ -175,6 +176,7 @@ class Slot:
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed
         self.cause: Cause | None = None  # what killed it, if its owner knows
+        self.session: Session | None = None  # at the server, if it is this connection's own
         self.incarnation: Incarnation | None = None  # whom it leads to; None if nobody can tell
         self.standby: bool | None = None  # whether that is a standby; None if nobody can tell
         self.direct = False  # the server's process is known to be ours alone: no pooler between

@@ -23,11 +23,13 @@ from .flight import FATAL_ERROR, fly, value
 LOCK_TIMEOUT = 0.25
 
 _END = (
-    "SELECT wait_event, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-    " WHERE pid OPERATOR(pg_catalog.=) %d"
-    f" AND {microseconds('xact_start')} OPERATOR(pg_catalog.=) %d"
+    "SELECT wait_event, pg_catalog.pg_terminate_backend(pid)"
+    " FROM pg_catalog.pg_stat_get_activity(%d) WHERE"
+    f" {microseconds('{}')} OPERATOR(pg_catalog.=) %d"
     " AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()"
-).encode()
+)
+_END_SESSION = _END.format("backend_start").encode()
+_END_TRANSACTION = _END.format("xact_start").encode()
 
 Asked = Generator[Any, Any, Outcome | None]
 
@@ -106,13 +108,16 @@ def _by_token(pgconn: Any, begun: Begun) -> Asked:
 
 
 def end_backend(pgconn: Any, begun: Begun) -> Generator[Any, Any, None]:
-    """End the backend of a transaction, if it is still at it. Only that one: a process id may
-    have been given again, but not together with the moment the transaction began."""
+    """End the backend of a transaction, if it is still there. Only that one: a process id may
+    have been given again, but not together with the moment the session, or behind a pooler, whose
+    sessions are not ours alone, the transaction began."""
     if not begun.pid:
         return
     results = yield from fly(
         pgconn,
-        _END % (begun.pid, begun.begun),
+        _END_TRANSACTION % (begun.pid, begun.begun)
+        if begun.session is None
+        else _END_SESSION % (begun.pid, begun.session.started),
     )
     if results[0].status != FATAL_ERROR:  # it may be somebody else's: a superuser's, say
         begun.waited |= value(results[0]) == "SyncRep"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -387,9 +388,9 @@ async def test_behind_a_pooler_nobody_is_asked_twice(
     answer = identifying.answer
 
     def pooled(result: Any) -> Any:
-        pid, incarnation = answer(result)
-        asked.append(pid)
-        return 1, incarnation
+        session, incarnation = answer(result)
+        asked.append(session.pid)
+        return replace(session, pid=1), incarnation
 
     monkeypatch.setattr(identifying, "answer", pooled)
     async with make(2, 3) as pool:
