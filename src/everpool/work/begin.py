@@ -84,8 +84,6 @@ _NAMES = (f"SELECT pg_catalog.pg_backend_pid(), {microseconds('pg_catalog.now()'
 # By the name that all versions know.
 _XID = b"pg_catalog.txid_current()"
 
-# The first query takes the transaction's snapshot; from then on nobody can make it one that writes.
-_SEALED = b"SELECT"
 _CAN_WRITE = b"SELECT pg_catalog.current_setting('transaction_read_only')"
 
 
@@ -115,10 +113,13 @@ def begin(
         known = None  # it is no life that anything is committed in
     mode = Mode.NONE if read_only or standby else how.mode
     found = Begun(mode, read_only, incarnation=known)
+    if read_only:
+        yield from _demand(pgconn, (yield from fly(pgconn, statement)))
+        return found
     if mode is Mode.NONE:
-        results = yield from fly(pgconn, statement + b";" + (_SEALED if read_only else _CAN_WRITE))
+        results = yield from fly(pgconn, statement + b";" + _CAN_WRITE)
         yield from _demand(pgconn, results)
-        if not read_only and value(results[1]) == "off":
+        if value(results[1]) == "off":
             # It has been promoted. A session at rest does not hear of that before it asks.
             yield from fly(pgconn, b"ROLLBACK")
             return (

@@ -91,25 +91,6 @@ async def test_a_key_counts_on_a_promoted_standby(server: Any) -> None:
     await promoted(work)
 
 
-# A read-only transaction may be made one that writes before its first query: "it wrote nothing"
-# is what the caller said, not what the server knows.
-async def test_a_read_only_transaction_may_change_its_mind(
-    make: Any, proxy: FaultProxy, table: Table
-) -> None:
-    async def work(conn: Any) -> None:
-        await conn.execute("SET TRANSACTION READ WRITE")
-        await conn.execute(f"INSERT INTO {table.name} VALUES (1)")
-
-    async with make(1) as pool:
-        proxy.on(COMMITTED, CutBefore(RST))
-        try:
-            await pool.run(work, read_only=True)
-        except psycopg.Error:  # to refuse it is as good
-            assert table.rows() == []
-        else:
-            assert table.rows() == [1]
-
-
 # The resolver's number is an int4 literal: whoever may create a function in a schema of the
 # search path answers for the server (an exact match is preferred to pg_catalog's bigint).
 async def test_nobody_else_answers_for_the_server(

@@ -91,25 +91,6 @@ def test_a_key_counts_on_a_promoted_standby(server: Any) -> None:
     promoted(work)
 
 
-# A read-only transaction may be made one that writes before its first query: "it wrote nothing"
-# is what the caller said, not what the server knows.
-def test_a_read_only_transaction_may_change_its_mind(
-    make: Any, proxy: FaultProxy, table: Table
-) -> None:
-    def work(conn: Any) -> None:
-        conn.execute("SET TRANSACTION READ WRITE")
-        conn.execute(f"INSERT INTO {table.name} VALUES (1)")
-
-    with make(1) as pool:
-        proxy.on(COMMITTED, CutBefore(RST))
-        try:
-            pool.run(work, read_only=True)
-        except psycopg.Error:  # to refuse it is as good
-            assert table.rows() == []
-        else:
-            assert table.rows() == [1]
-
-
 # The resolver's number is an int4 literal: whoever may create a function in a schema of the
 # search path answers for the server (an exact match is preferred to pg_catalog's bigint).
 def test_nobody_else_answers_for_the_server(make: Any, proxy: FaultProxy, insert: Insert) -> None:
