@@ -23,7 +23,8 @@ the middle of anything: a key press, a cancellation, an exception raised into a 
 
 **Lending** (`machine`) is last in, first out: hot sockets stay hot, spare ones age and go. Who
 finds nothing waits, first come, first served. A returned connection goes straight to the first
-who waits. Nobody overtakes, and nobody waits while a connection rests.
+who waits. Nobody overtakes, except who has to find out what became of a COMMIT: the others may be
+waiting for its locks. And nobody waits while a connection rests.
 
 **Doubt.** A connection not heard from for a while is pinged before it is lent. Its taker joins
 the queue and gets the first thing that comes, this pong or another connection. A ping that is
@@ -46,7 +47,9 @@ with attempts that hang. Each tick says when the next is due.
 writes lends no standby (`failover`).
 
 **Work in hand** may have a deadline too (`deadlines`): then its query is cancelled, and soon after
-its connection ended, so that neither the caller nor the place waits for what will not come.
+its connection ended, so that neither the caller nor the place waits for what will not come. What
+its errors mean, for the transaction and for the others, is one table (`judgement`), by which the
+shells repeat it or not, within a `budget`; what became of it is one of five (`outcome`).
 
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
