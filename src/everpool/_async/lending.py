@@ -27,8 +27,9 @@ from ..errors import Refused, exceeded, refused
 from ..runtime import aio as rt
 from ..text import printable
 from ..watch import DEAD
-from .engine import IDLE, INERROR, INTRANS, UNKNOWN, AsyncEngine, _brief, _reset_job
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, _brief, _reset_job
 from .identifying import in_hot_standby
+from .inflight import AsyncInFlight
 
 logger = logging.getLogger("everpool")
 
@@ -38,7 +39,7 @@ CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
 
-class AsyncLending(AsyncEngine[ACT]):
+class AsyncLending(AsyncInFlight[ACT]):
     _check: Any
     _closed: bool
     _loans: bool  # whether somebody wants to hear of each loan

@@ -30,8 +30,9 @@ from ..errors import Refused, exceeded, refused
 from ..runtime import threads as rt
 from ..text import printable
 from ..watch import DEAD
-from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, _brief, _reset_job
 from .identifying import in_hot_standby
+from .inflight import InFlight
 
 logger = logging.getLogger("everpool")
 
@@ -41,7 +42,7 @@ CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
 
-class Lending(Engine[CT]):
+class Lending(InFlight[CT]):
     _check: Any
     _closed: bool
     _loans: bool  # whether somebody wants to hear of each loan

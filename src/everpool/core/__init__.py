@@ -48,6 +48,9 @@ writes lends no standby (`failover`).
 **Work in hand** may have a deadline too (`deadlines`): then its query is cancelled, and soon after
 its connection ended, so that neither the caller nor the place waits for what will not come.
 
+A query that waits in silence may have nobody left who works on it (`inflight`): if the owner wants
+that, the server is asked, on a connection beside the pool's.
+
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
 and what enough of them agree on is followed, tried out now and then, and dropped when it no longer
