@@ -100,7 +100,7 @@ class Watched(World):
         else:
             if not machine.side_connections and not inquiry.done:
                 machine.side_opened()
-            alive = {pid for _, pid in inquiry.loans.values()} - asked.gone
+            alive = {*inquiry.loans.values()} - asked.gone
             machine.answered(inquiry, alive, asked.server, sights, self.now)
         self.settle()
 
@@ -152,6 +152,19 @@ def test_a_query_nobody_works_on_is_ended_soon_after_a_period_and_its_place_is_f
     assert (cut.cause.style, cut.lent) == ("silence", True)
     assert PERIOD <= cut.silent_for <= PERIOD + STEP + 1.0
     assert world.machine.cuts == {"silence": 1} and world.machine.cuts_lent == 1
+
+
+def test_the_silence_of_a_query_begins_with_the_last_byte_not_with_the_loan():
+    world = watched()
+    [caller] = world.borrow()
+    world.run(5 * PERIOD)
+    world.query(caller)
+    world.asked.gone = {conn_of(world, caller)}
+    world.run(PERIOD + 2 * STEP)
+    world.release(caller)
+    world.run(1.0)
+    [cut] = world.tell_of(Cut)
+    assert PERIOD <= cut.silent_for <= PERIOD + 2 * STEP + 1.0
 
 
 def test_a_short_period_looks_no_more_often_than_it_must():

@@ -143,7 +143,7 @@ class AsyncInFlight(AsyncEngine[ACT]):
 
         async def ask(conn: Any) -> None:
             nonlocal found
-            found = await _ask(conn, [pid for _, pid in inquiry.loans.values() if pid])
+            found = await _ask(conn, [pid for pid in inquiry.loans.values() if pid])
 
         try:
             await self._bounded(ask, side.conn, side.link, monotonic() + seconds)

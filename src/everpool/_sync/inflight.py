@@ -146,7 +146,7 @@ class InFlight(Engine[CT]):
 
         def ask(conn: Any) -> None:
             nonlocal found
-            found = _ask(conn, [pid for _, pid in inquiry.loans.values() if pid])
+            found = _ask(conn, [pid for pid in inquiry.loans.values() if pid])
 
         try:
             self._bounded(ask, side.conn, side.link, monotonic() + seconds)

@@ -48,12 +48,12 @@ class Sight:
 class Inquiry:
     """One question to the server, about some loans.
 
-    :ivar loans: when each began, and its process.
+    :ivar loans: each with its process, as in `Sight`.
     """
 
     __slots__ = ("asked_at", "begun", "done", "loans", "void")
 
-    def __init__(self, loans: dict[Slot, tuple[float, int]], now: float) -> None:
+    def __init__(self, loans: dict[Slot, int], now: float) -> None:
         self.loans = loans
         self.asked_at = now
         self.begun = False  # the shells' job has taken it
@@ -102,7 +102,7 @@ class InFlight(Deadlines):
         """What was found of those to be looked into; without those that wait for no query."""
         limit = self.policy.watch_queries
         loans = {
-            slot: (slot.since, sight.pid)
+            slot: sight.pid
             for slot, sight in sights.items()
             if sight.silence > limit and slot.state is LENT
         }
@@ -149,7 +149,10 @@ class InFlight(Deadlines):
     def _still(
         self, inquiry: Inquiry, sights: Mapping[Slot, Sight], now: float
     ) -> list[tuple[Slot, int]]:
-        """Those of an inquiry whose query is in flight, without a byte since it was asked about."""
+        """Those of an inquiry whose query is in flight, without a byte since it was asked about.
+
+        So it is the same query, of the same loan: the next one begins after the answer to this.
+        """
         if inquiry.done:
             return []
         # When asked about it had been silent for a period. Half of that is room for clocks that
@@ -157,11 +160,8 @@ class InFlight(Deadlines):
         least = now - inquiry.asked_at + self.policy.watch_queries / 2
         return [
             (slot, pid)
-            for slot, (since, pid) in inquiry.loans.items()
-            if slot in sights
-            and slot.state is LENT
-            and slot.since == since
-            and sights[slot].silence >= least
+            for slot, pid in inquiry.loans.items()
+            if slot in sights and slot.state is LENT and sights[slot].silence >= least
         ]
 
     def _give_up(self, slot: Slot, silence: float, now: float) -> None:

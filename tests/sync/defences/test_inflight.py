@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import warnings
 from time import monotonic
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from everpool._sync import inflight
 from everpool.lab import SILENCE, FaultProxy
 from tests.support.database import Database
-from tests.support.threads import eventually, gather, spawn
+from tests.support.threads import eventually, gather, sleep, spawn
 from tests.sync.defences.measure import best_of, cuts, is_whole
 
 PERIOD = 0.2
@@ -98,6 +99,14 @@ def test_a_transaction_is_repeated_though_the_connection_to_ask_on_was_cut_too(
 ) -> None:
     monkeypatch.setattr(inflight, "KEPT_ANSWERS_WITHIN", 0.2)
     attempts: list[float] = []
+    questions: list[float] = []
+    inquire = inflight._inquire
+
+    def counted(*args: Any) -> Any:
+        questions.append(monotonic())
+        return inquire(*args)
+
+    monkeypatch.setattr(inflight, "_inquire", counted)
 
     def work(conn: Any) -> str:
         attempts.append(monotonic())
@@ -109,10 +118,11 @@ def test_a_transaction_is_repeated_though_the_connection_to_ask_on_was_cut_too(
         worker = spawn(pool.run, work)
         pids = asleep(database)
         eventually(lambda: pool._side is not None and not pool._side.busy)
+        before = len(questions)
         proxy.cut(SILENCE)
         database.kill(*pids)
         assert worker.result() == "done"
-        assert len(attempts) == 2
+        assert len(attempts) == 2 and len(questions) == before + 1
         assert attempts[1] - attempts[0] < 2 * PERIOD + 0.2 + SLACK
         assert side(pool) == 1
 
@@ -141,6 +151,19 @@ def test_off_by_default_nobody_is_asked(make: Any, proxy: FaultProxy, database: 
         accepted = proxy.stats().accepted
         assert sleeper(pool, 1.5 * PERIOD)[0] == "answered"
         assert proxy.stats().accepted == accepted and side(pool) == 0
+
+
+def test_only_an_answer_that_has_not_come_is_asked_about(make: Any) -> None:
+    with make(2, watch_queries=0.1) as pool:
+        pool.wait()
+        with pool.connection(), pool.connection() as conn:  # one at rest, one that reads late
+            conn.pgconn.send_query(b"select 1")
+            conn.pgconn.flush()
+            sleep(0.3)
+            assert side(pool) == 0
+            while conn.pgconn.get_result():
+                pass
+        assert not cuts(pool)
 
 
 def test_a_pool_closed_while_it_asks_leaves_no_connection(
@@ -182,12 +205,11 @@ def test_a_forked_child_does_not_touch_its_parent_s(make: Any, database: Databas
         worker = spawn(sleeper, pool, 0.3)
         eventually(lambda: side(pool))
         worker.result()
-        pids = database.pids()
+        pids, descriptor = database.pids(), pool._side.conn.pgconn.socket
         child = os.fork()
         if not child:
-            pool._machine = None
-            gc.collect()
-            os._exit(pool._side is not None)
+            buried = socket.socket(fileno=os.dup(descriptor)).family == socket.AF_UNIX
+            os._exit(not buried or pool._side is not None)
         assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222  it does nothing that takes time
         assert side(pool) == 1 and len(pids) == 2
         assert sleeper(pool, 0.2)[0] == "answered"
