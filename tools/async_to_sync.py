@@ -60,6 +60,7 @@ NAMES: dict[str, str] = {
     "AsyncEngine": "Engine",
     "AsyncAttempt": "Attempt",
     "AsyncAttempts": "Attempts",
+    "AsyncInFlight": "InFlight",
     "AsyncLease": "Lease",
     "AsyncBoundLease": "BoundLease",
     "AsyncLending": "Lending",

@@ -151,6 +151,8 @@ class Snapshot:
         connections were dropped without being returned (``"dropped"``).
     :param deadlines: loans whose deadline came: their query was cancelled and the connection came
         back (``"cancelled"``), or the connection was ended under its borrower (``"ended"``).
+    :param side_connections: how many the pool has open, for ``watch_queries``, beside those that
+        ``max_size`` limits: 0 or 1.
     :param retired: how many the pool closed, by why.
     :param deaths: the last cuts, oldest first.
     :param wait: how long callers waited who got a connection.
@@ -184,6 +186,7 @@ class Snapshot:
     cuts_lent: int
     leaks: dict[str, int]
     deadlines: dict[str, int]
+    side_connections: int
     retired: dict[str, int]
     deaths: list[Death]
     wait: Durations
@@ -228,7 +231,7 @@ class Snapshot:
             waiting, requests = machine.queue.live, machine.requests
             refusals, retired = dict(machine.refusals), dict(machine.retired)
             cuts, cuts_lent, leaks = dict(machine.cuts), machine.cuts_lent, dict(machine.leaks)
-            deadlines = dict(machine.deadlines)
+            deadlines, side_connections = dict(machine.deadlines), machine.side_connections
             policy, experiments = machine.policy, machine.experiments
             followed = {"keepalive": machine.keepalive, "max_lifetime": machine.lifetime}
             idle_cut, max_age = machine.beliefs()
@@ -257,6 +260,7 @@ class Snapshot:
             cuts_lent=cuts_lent,
             leaks=leaks,
             deadlines=deadlines,
+            side_connections=side_connections,
             retired=retired,
             deaths=[_death(cut, now) for cut in list(hub.cuts)],
             wait=Durations(BOUNDS, tuple(waits), sums[0]),

@@ -15,13 +15,13 @@ WHOLE = [
 SECONDS = [
     "timeout", "max_lifetime", "max_idle", "reconnect_timeout", "keepalive", "verify_after",
     "peek_after", "connect_timeout", "callback_timeout", "leak_after", "deadline",
-    "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
+    "watch_queries", "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
 ]  # fmt: skip
 FLAGS = ["watch", "learn", "tcp_settings", "pooled"]
 CHOICES = {"when_down": ("wait", "fail")}
 POSITIVE = [
     "keepalive", "max_lifetime", "connect_timeout", "callback_timeout", "leak_after", "deadline",
-    "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
+    "watch_queries", "keepalives_idle", "keepalives_interval", "tcp_user_timeout",
 ]  # fmt: skip
 
 

@@ -31,8 +31,9 @@ from ..text import printable
 from ..watch import DEAD
 from ..work.chaos import Strike
 from ..work.failing import failure_of, mark
-from .engine import IDLE, INERROR, INTRANS, UNKNOWN, AsyncEngine, _brief, _reset_job
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, _brief, _reset_job
 from .identifying import in_hot_standby
+from .inflight import AsyncInFlight
 
 logger = logging.getLogger("everpool")
 
@@ -42,7 +43,7 @@ CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
 
-class AsyncLending(AsyncEngine[ACT]):
+class AsyncLending(AsyncInFlight[ACT]):
     _chaos: Any  # a `Chaos`, or None
     _check: Any
     _closed: bool

@@ -34,8 +34,9 @@ from ..text import printable
 from ..watch import DEAD
 from ..work.chaos import Strike
 from ..work.failing import failure_of, mark
-from .engine import IDLE, INERROR, INTRANS, UNKNOWN, Engine, _brief, _reset_job
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN, _brief, _reset_job
 from .identifying import in_hot_standby
+from .inflight import InFlight
 
 logger = logging.getLogger("everpool")
 
@@ -45,7 +46,7 @@ CHECK_PAUSE = 0.05
 CHECK_PAUSE_MOST = 0.8
 
 
-class Lending(Engine[CT]):
+class Lending(InFlight[CT]):
     _chaos: Any  # a `Chaos`, or None
     _check: Any
     _closed: bool

@@ -115,6 +115,9 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
     :param leak_after: tell (once) of a connection that has been lent for so long. Default 600.
     :param deadline: end the work of a borrower that is not over so long after it asked for the
         connection; see `connection`. Default: never.
+    :param watch_queries: when a query in flight has heard nothing for so long, ask the server, on
+        one connection beside the pool's, whether anybody still works on it, and end it if not. Such
+        a connection does not count towards ``max_size``. Default: never.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout (the default), or ``"fail"``, `PoolUnavailable`
         with the cause, as soon as an attempt to connect has failed.
@@ -176,6 +179,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
         tcp_settings: bool = True,
         leak_after: float = defaults.LEAK_AFTER,
         deadline: float = defaults.DEADLINE,
+        watch_queries: float = defaults.WATCH_QUERIES,
         when_down: Literal["wait", "fail"] = "wait",
         judge: Judge | None = None,
         chaos: Chaos | None = None,
@@ -208,6 +212,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             tcp_settings=tcp_settings,
             leak_after=leak_after,
             deadline=deadline,
+            watch_queries=watch_queries,
             when_down=when_down,
             pooled=self._pooled,
             environment=_facts(environment),
@@ -579,6 +584,8 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             slot.state, slot.since = State.GONE, -inf  # what the child holds it only closes
             if slot.link:
                 slot.link.anchor = None
+        if self._side is not None and not self._side.conn.closed:
+            sockets.append(self._side.conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._lessons = self._findings()  # without the lock: it may be held by nobody
         self._assemble(self._policy)

@@ -51,6 +51,9 @@ its connection ended, so that neither the caller nor the place waits for what wi
 its errors mean, for the transaction and for the others, is one table (`judgement`), by which the
 shells repeat it or not, within a `budget`; what became of it is one of five (`outcome`).
 
+A query that waits in silence may have nobody left who works on it (`inflight`): if the owner wants
+that, the server is asked, on a connection beside the pool's.
+
 **Knowing the path.** What is on it may be told (`environment`), and settings follow from that, each
 with its reason (`rules`, `policy`). What nobody told is learned: every death is a sample (`learn`),
 and what enough of them agree on is followed, tried out now and then, and dropped when it no longer

@@ -10,6 +10,7 @@ from .slot import Slot
 
 if TYPE_CHECKING:
     from .deadlines import Bound
+    from .inflight import Inquiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,26 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class LookInto:
+    """Look at these loans; answer with ``looked``."""
+
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Ask the server about these queries, on a connection beside the pool's; answer with
+    ``answered``, ``unreachable`` or ``unclear``."""
+
+    inquiry: Inquiry
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Close the connection beside the pool's, and stop making one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """The waiter has been given a slot or a refusal."""
 
@@ -71,4 +92,17 @@ class Tell:
     """Tell what has happened (``happenings``, in their order) to logs and listeners."""
 
 
-Effect = Open | Abandon | Ping | Close | Cancel | Abort | Wake | ReconnectFailed | Tell
+Effect = (
+    Open
+    | Abandon
+    | Ping
+    | Close
+    | Cancel
+    | Abort
+    | LookInto
+    | Inquire
+    | Dismiss
+    | Wake
+    | ReconnectFailed
+    | Tell
+)

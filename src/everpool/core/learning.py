@@ -100,12 +100,13 @@ class Learning(Books):
                 return
             if slot.experiment == "age" and self.learner.age.confirmed(age, now):
                 return
+        seen = not tested and cause.style != "silence"  # else it was found, some time after
         self.learner.died(
             heard_at=heard_at,
             found_at=slot.died_at,
             silence=silence,
             age=age,
-            exact=self.policy.watch and not tested,
+            exact=self.policy.watch and seen,
             lent=lent,
             style=cause.kind,
             declared=cause.says_idle,

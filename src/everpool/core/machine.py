@@ -293,6 +293,7 @@ class Machine(Upkeep):
         self.generation += 1  # the door for returns is shut: they are closed
         self._refuse_all(now, Refusal("closed", "the pool is closed", 0.0))
         self._judge(now)
+        self._stop_asking()
         self.idle.clear()
         for slot in list(self.slots):
             if slot.state in (IDLE, State.TESTING, State.SUSPECT):

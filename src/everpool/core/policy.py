@@ -57,6 +57,9 @@ LEAK_AFTER = _DefaultFloat(600.0)
 # How long work may take only its owner knows.
 DEADLINE = _DefaultFloat(inf)
 
+# It opens a connection beside max_size, so nobody has it unasked.
+WATCH_QUERIES = _DefaultFloat(inf)
+
 # TCP keepalives find a vanished peer within 60 s of silence and keep NAT entries alive; the user
 # timeout ends a request into the void after 30 s (a shorter one cuts slow but living COPYs).
 KEEPALIVES_IDLE = _DefaultFloat(30.0)
@@ -104,6 +107,8 @@ class Policy:
     :param leak_after: tell of a connection that has been lent for so long.
     :param deadline: end the work of a borrower that is not over so long after the connection was
         asked for.
+    :param watch_queries: when a query in flight has heard nothing for so long, ask the server on a
+        connection of its own whether anybody still works on it.
     :param when_down: what callers get while nothing can be lent because the database cannot be
         reached: ``"wait"`` until their timeout, or ``"fail"`` at once, with the cause.
     :param pooled: keep returned connections (False: the null pools).
@@ -135,6 +140,7 @@ class Policy:
     tcp_user_timeout: float = TCP_USER_TIMEOUT
     leak_after: float = LEAK_AFTER
     deadline: float = DEADLINE
+    watch_queries: float = WATCH_QUERIES
     when_down: str = "wait"
     pooled: bool = True
 
@@ -244,6 +250,7 @@ _LEAST: dict[str, tuple[float, bool, bool]] = {
     "tcp_user_timeout": (0, False, False),
     "leak_after": (0, False, False),
     "deadline": (0, False, False),
+    "watch_queries": (0, False, False),
 }
 
 

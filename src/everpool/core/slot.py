@@ -129,6 +129,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "asked_at",
         "began_at",
         "cause",
         "checked_at",
@@ -172,6 +173,7 @@ class Slot:
         self.sent_at = 0.0  # when the ping in flight was sent
         self.given_up_at = 0.0  # TESTING: when it becomes suspect; SUSPECT: when given up
         self.leaked = 0.0  # the ``since`` of the loan that has been told of as a leak
+        self.asked_at = 0.0  # when the server was last asked about the query in flight
         self.renewing = False  # its replacement has been asked for
         self.waiter: Any = None  # whom it was granted to, until they wake
         self.why = ""  # why it is being closed

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .effects import Abort, Cancel, Close, Effect, Open, Ping, Tell, Wake
+from .effects import Abort, Cancel, Close, Effect, Inquire, Open, Ping, Tell, Wake
 from .events import Happening
 from .queue import Queue, Waiter
 from .slot import COUNTED, LIFE, Event, IllegalTransition, Slot, State
@@ -99,6 +99,8 @@ class Table:
                 return bound.overdue and bound.current
             case Abort(slot):
                 return slot.state is State.CORPSE
+            case Inquire(inquiry):
+                return not inquiry.done
             case Wake(waiter):
                 return waiter.gone
             case _:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from .deadlines import Deadlines
 from .effects import Abandon, Abort
 from .events import Leaked, QueueChanged, Slept, Suspected
 from .health import RECENT, SATURATED_AFTER
+from .inflight import InFlight
 from .policy import Policy
 from .queue import Refusal
 from .slot import Event, Slot, State
@@ -42,7 +42,7 @@ RESTING = (State.IDLE, State.TESTING, State.SUSPECT)
 PAUSE = 0.05
 
 
-class Upkeep(Deadlines):
+class Upkeep(InFlight):
     __slots__ = ("_leak_at", "_measured", "_ping_at", "_retire_at", "saturated")
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
@@ -82,6 +82,8 @@ class Upkeep(Deadlines):
             self._keep_alive(now)
         if now >= self._leak_at:
             self._find_leaks(now)
+        if now >= self._look_at:
+            self._look(now)
         if now >= self._adopt_at:
             self._adopt(now)
         self._wake_at(self._adopt_at)
@@ -92,6 +94,7 @@ class Upkeep(Deadlines):
         self._wake_at(self._retire_at)
         self._wake_at(self._ping_at)
         self._wake_at(self._leak_at)
+        self._wake_at(self._look_at)
         self._refill(now)
 
     def slept(self, seconds: float, now: float) -> None:
@@ -114,6 +117,8 @@ class Upkeep(Deadlines):
                 slot.sent_at, slot.given_up_at = now, now + self.roundtrip.limit
             elif slot.state is State.SUSPECT:
                 slot.sent_at, slot.given_up_at = now, now + SUSPECT_CEILING
+        if self.inquiry is not None:
+            self.inquiry.void = True
         self.history.slept(seconds)
         self._retire_at = self._ping_at = now
         self._tell(Slept(now, seconds))

@@ -97,12 +97,37 @@ def judge_connect(text: str, *, needs_password: bool = False, connected_before: 
     return Trouble.GONE
 
 
+# What libpq and psycopg say when the network, or whatever forwards on it, gave no answer.
+_NO_ANSWER = (
+    "timeout expired",
+    "timed out",
+    "connection refused",
+    "connection reset by peer",
+    "server closed the connection unexpectedly",
+    "no route to host",
+    "host is down",
+    "network is unreachable",
+)
+
+
+def nobody_answered(text: str) -> bool:
+    """Whether a connect failed because no server answered, at each host that was tried.
+
+    Unlike in `judge_connect` the unknown is not: queries in flight are ended for this.
+    """
+    failures = text.lower().split("\n- ")  # psycopg tells of each host so
+    return "fatal:" not in text.lower() and all(
+        any(fragment in failure for fragment in _NO_ANSWER) for failure in failures
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """How a connection ended: ``style`` says what was seen, the rest what was said.
 
     ``style`` is one of ``"FATAL"`` (the server or a pooler gave a reason), ``"FIN"``,
-    ``"RST"``, ``"silence"`` (pings went unanswered while others were answered), ``"error"``
+    ``"RST"``, ``"silence"`` (pings went unanswered while others were answered, or a query for
+    which its server does not work any more), ``"error"``
     (libpq refused to go on), ``"demoted"`` (the server turned read-only under us),
     ``"deadline"`` (we ended it under its borrower, whose work was not over in time).
     """
