@@ -72,15 +72,15 @@ class FragileMachine(Machine):
             self.reconcile()
             return None
 
-    def acquire(self, waiter: Waiter, now: float, *, limited: bool = True) -> None:
+    def acquire(self, waiter: Waiter, now: float, **how: bool) -> None:
         try:
-            super().acquire(waiter, now, limited=limited)
+            super().acquire(waiter, now, **how)
         except Interrupted:
             self.give_up(waiter, now)
 
-    def doubt(self, slot: Slot, waiter: Waiter, now: float) -> None:
+    def doubt(self, slot: Slot, waiter: Waiter, now: float, **how: bool) -> None:
         try:
-            super().doubt(slot, waiter, now)
+            super().doubt(slot, waiter, now, **how)
         except Interrupted:
             self.give_up(waiter, now)
 

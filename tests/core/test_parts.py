@@ -232,3 +232,15 @@ class TestQueue:
         queue.rebuild()
         assert queue.waiting() == [a, c] and queue.live == 2 and queue.soonest == 4.0
         assert b.gone
+
+
+def test_who_resolves_a_commit_is_first_in_the_queue() -> None:
+    queue = Queue()
+    others = [waiter(at) for at in (1.0, 2.0)]
+    for other in others:
+        queue.join(other)
+    urgent = waiter(3.0)
+    queue.join(urgent, first=True)
+    assert queue.first() is urgent
+    queue.leave(urgent)
+    assert queue.first() is others[0]

@@ -28,7 +28,7 @@ from ..core.outcome import Outcome
 from ..core.queue import Refusal
 from ..core.slot import Slot, State
 from ..core.verdict import Cause
-from ..errors import Refused, exceeded, refused
+from ..errors import DeadlineExceeded, Refused, exceeded, refused
 from ..runtime import threads as rt
 from ..text import printable
 from ..watch import DEAD
@@ -323,7 +323,9 @@ class Lending(InFlight[CT]):
             error = ex
             raise
         finally:
-            if error is exc is not None:
+            if isinstance(error, DeadlineExceeded):
+                pass  # who made it knew
+            elif error is exc is not None:
                 if status != IDLE or isinstance(exc, psycopg.Error):
                     mark(exc, _outcome(link, status, exc))
             elif error is not None:
