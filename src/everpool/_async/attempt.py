@@ -115,13 +115,15 @@ class AsyncAttempt(Generic[ACT]):
             )
         try:
             await self._open()
+            self.outcome = Outcome.ROLLED_BACK
+            _under_way.set((*around, self))
+            return self._conn  # type: ignore[no-any-return]
         except BaseException as ex:
-            if isinstance(ex, Exception) or not hasattr(ex, "outcome"):
+            if self._conn is not None:  # a key was pressed in the last moment
+                self._interrupted(self._conn, ex)
+            else:
                 mark(ex, Outcome.NOT_STARTED if self.number == 1 else Outcome.ROLLED_BACK)
             raise
-        self.outcome = Outcome.ROLLED_BACK
-        _under_way.set((*around, self))
-        return self._conn  # type: ignore[no-any-return]
 
     async def _open(self) -> None:
         """Get a connection and begin on it; one that fails at that is replaced."""
@@ -187,7 +189,8 @@ class AsyncAttempt(Generic[ACT]):
             self._notice = diag.sqlstate or ""
         # A warning of the user's own, raised while committing, has another origin.
         origin = diag.source_function
-        if origin == "SyncRepWaitForLSN" or (diag.sqlstate == "01000" and origin is None):
+        told = self._phase is Phase.COMMIT and diag.sqlstate == "01000" and origin is None
+        if origin == "SyncRepWaitForLSN" or told:
             assert self._begun is not None
             self._begun.waited = True  # also if the answer is lost
 
