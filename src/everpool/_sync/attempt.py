@@ -160,7 +160,7 @@ class Attempt(Generic[CT]):
                 pool._part_with(conn, ex, failure, verdict)
                 if self._overdue:
                     raise work.exceeded(Outcome.NOT_STARTED) from ex
-                over = failure.lost or verdict.meaning is Meaning.CONNECTION
+                over = failure.lost or verdict.meaning in (Meaning.CONNECTION, Meaning.WRONG_ROLE)
                 if not over or not work.affords(verdict, failure, ex, count):
                     raise
 

@@ -23,7 +23,7 @@ from psycopg import errors as e
 from ..core.incarnation import Incarnation, Session
 from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
-from .flight import FATAL_ERROR, fly, value
+from .flight import FATAL_ERROR, answered, fly, value
 from .token import Stored, Token
 
 
@@ -105,6 +105,7 @@ def begin(
     :param check_table: whether to look if the table of tokens is there.
     :param promoted: the server is no standby, whatever it, or a pooler, said last.
     :raises psycopg.Error: it was not begun; the connection is idle, or lost.
+    :raises ValueError: there is a key, which a read-only transaction cannot write.
     """
     pgconn = conn.pgconn
     statement, read_only = _statement(conn, how)
@@ -114,6 +115,11 @@ def begin(
     mode = Mode.NONE if read_only or standby else how.mode
     found = Begun(mode, read_only, incarnation=known)
     if read_only:
+        if how.key is not None:  # the connection's own: run() refuses its parameter
+            raise ValueError(
+                "an idempotency key has to be written, and the connection is read-only"
+                " (conn.read_only): pass read_only=False, or leave out the Token"
+            )
         yield from _demand(pgconn, (yield from fly(pgconn, statement)))
         return found
     if mode is Mode.NONE:
@@ -130,7 +136,8 @@ def begin(
         if how.key is not None:
             yield from fly(pgconn, b"ROLLBACK")
             raise e.ReadOnlySqlTransaction(
-                "an idempotency key has to be written, and the server is a standby"
+                "an idempotency key has to be written, and the server is a standby; nothing was"
+                " done: repeat it on the primary (target_session_attrs=read-write finds it)"
             )
         return found
     asked = known is None and ask
@@ -146,10 +153,10 @@ def begin(
     if mode is Mode.TOKEN:
         found.token, found.key = tokens.fresh(), how.key
         if how.key is not None:
-            statements.append(tokens.lookup(pgconn, how.key))
+            statements.append(tokens.lookup(how.key))
         elif check_table:
             statements.append(tokens.CHECK)
-    results = yield from fly(pgconn, b";".join(statements))
+    results = yield from answered(pgconn, b";".join(statements))
     try:
         yield from _demand(pgconn, results)
     except e.Error as error:
@@ -172,7 +179,7 @@ def begin(
         _, found.incarnation = answer(results[named])
     if found.key is not None:
         try:
-            found.stored = tokens.stored(results[-1], found.key, pgconn._encoding)
+            found.stored = tokens.stored(results[-1], found.key)
         except e.Error:
             yield from fly(pgconn, b"ROLLBACK")
             raise

@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import errors as e
 from psycopg import generators
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 
 FATAL_ERROR = ExecStatus.FATAL_ERROR
 
@@ -20,10 +20,27 @@ def fly(pgconn: Any, statements: bytes) -> Flight:
     The simple protocol, because every pooler understands it, and because the server reads the
     whole message before it executes the first statement: either all of it arrives or nothing.
 
-    :raises psycopg.OperationalError: the connection was lost before the end of the answer.
+    :raises psycopg.OperationalError: the connection was lost before the end of the answer. Where
+        the server said why, that is the last of the results instead.
     """
     pgconn.send_query(statements)
     results: list[Any] = yield from generators.execute(pgconn)
+    return results
+
+
+def answered(pgconn: Any, statements: bytes) -> Flight:
+    """As `fly`, for who wants an answer: the end of the session is none, and is raised.
+
+    :raises psycopg.Error: the session has ended, or the connection was lost.
+    """
+    results = yield from fly(pgconn, statements)
+    error = None
+    if results[-1].status == FATAL_ERROR:
+        error = e.error_from_result(results[-1], encoding=pgconn._encoding)
+        if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+            raise error
+    if pgconn.status != ConnStatus.OK:
+        raise error or e.OperationalError("the connection was lost")
     return results
 
 

@@ -16,7 +16,7 @@ from ..core.outcome import Outcome
 from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
 from .begin import Begun, Mode
-from .flight import FATAL_ERROR, fly, value
+from .flight import FATAL_ERROR, answered, value
 
 # A fence that meets the transaction itself, in the middle of its COMMIT, waits so long for it
 # before its backend is ended: more than any flush takes on a disk that works.
@@ -55,7 +55,7 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
     if begun.xid is None or begun.incarnation is None:
         return Outcome.UNKNOWN
     status = b"SELECT pg_catalog.txid_status('%d'::bigint)" % begun.xid
-    results = yield from fly(pgconn, question(pgconn.server_version) + b";" + status)
+    results = yield from answered(pgconn, question(pgconn.server_version) + b";" + status)
     if len(results) < 2:
         error = e.error_from_result(results[0], encoding=pgconn._encoding)
         if refuses(error):
@@ -88,10 +88,12 @@ def _by_number(pgconn: Any, begun: Begun) -> Asked:
 def _by_token(pgconn: Any, begun: Begun) -> Asked:
     if tokens.age(begun.token) > tokens.KEPT:
         return Outcome.UNKNOWN  # what was known of it may have been deleted
-    results = yield from fly(pgconn, tokens.fence(begun.token, begun.incarnation, LOCK_TIMEOUT))
+    results = yield from answered(
+        pgconn, tokens.fence(begun.token, begun.incarnation, LOCK_TIMEOUT)
+    )
     if results[-1].status == FATAL_ERROR:
         error = e.error_from_result(results[-1], encoding=pgconn._encoding)
-        yield from fly(pgconn, b"ROLLBACK")
+        yield from answered(pgconn, b"ROLLBACK")
         if error.sqlstate == "55P03":  # it holds its token: it is committing
             yield from end_backend(pgconn, begun)
             return None
@@ -113,7 +115,7 @@ def end_backend(pgconn: Any, begun: Begun) -> Generator[Any, Any, None]:
     sessions are not ours alone, the transaction began."""
     if not begun.pid:
         return
-    results = yield from fly(
+    results = yield from answered(
         pgconn,
         _END_TRANSACTION % (begun.pid, begun.begun)
         if begun.session is None

@@ -124,15 +124,20 @@ def fresh() -> str:
     return str(UUID(bytes=bytes(raw)))
 
 
-def lookup(pgconn: Any, token: Token) -> bytes:
-    """The query for what is stored under a key; its answer is read with `stored`."""
-    key = _literal(pgconn, token.key)
-    return b"SELECT work, response FROM %s WHERE key OPERATOR(pg_catalog.=) %s" % (_TABLE, key)
+def lookup(token: Token) -> bytes:
+    """The query for what is stored under a key; its answer is read with `stored`.
 
-
-def stored(result: Any, token: Token, encoding: str) -> Stored | None:
+    The response comes as UTF-8 in hexadecimal digits: the client's encoding may lack characters
+    that it has.
     """
-    :param encoding: the connection's, by Python's name.
+    return (
+        b"SELECT work, pg_catalog.encode(pg_catalog.convert_to(response::pg_catalog.text, 'UTF8'),"
+        b" 'hex') FROM %s WHERE key OPERATOR(pg_catalog.=) %s"
+    ) % (_TABLE, _text(token.key))
+
+
+def stored(result: Any, token: Token) -> Stored | None:
+    """
     :raises TokenConflict: the key was used for other work.
     """
     if not result.ntuples:
@@ -143,7 +148,7 @@ def stored(result: Any, token: Token, encoding: str) -> Stored | None:
             "this idempotency key was used for different work, which is committed:"
             " use a new key for new work (Token(key, work=…) says what the key is for)"
         )
-    return Stored(None if response is None else json.loads(response.decode(encoding)))
+    return Stored(None if response is None else json.loads(bytes.fromhex(response.decode())))
 
 
 def write(pgconn: Any, token: str, key: Token | None, response: str | None) -> bytes:
@@ -153,7 +158,7 @@ def write(pgconn: Any, token: str, key: Token | None, response: str | None) -> b
             _TABLE,
             token.encode(),
         )
-    values = [_literal(pgconn, text) for text in (key.key, key.fingerprint)]
+    values = [_text(key.key), _text(key.fingerprint)]
     values.append(b"NULL" if response is None else _literal(pgconn, response))
     return (
         b"INSERT INTO %s (token, outcome, key, work, response) VALUES ('%s', 'committed', %s)"
@@ -239,3 +244,9 @@ def is_done_by_another(error: Any) -> bool:
 
 def _literal(pgconn: Any, text: str) -> bytes:
     return bytes(Escaping(pgconn).escape_literal(text.encode(pgconn._encoding)))
+
+
+def _text(text: str) -> bytes:
+    """SQL: a text of any characters, whatever encoding the client has chosen."""
+    digits = text.encode().hex().encode()
+    return b"pg_catalog.convert_from(pg_catalog.decode('%s', 'hex'), 'UTF8')" % digits

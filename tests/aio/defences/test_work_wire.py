@@ -1,0 +1,89 @@
+"""Keys where they cannot be written or spelled; ends of sessions that are taken for answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from everpool import AsyncConnectionPool, Token
+from everpool.lab import COMMITTED, RST, CutBefore, FaultProxy, Message, PostgresServer, fatal
+from everpool.work.token import SCHEMA
+
+from .test_run import Insert, Table
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def insert(database: Any, server: Any) -> Iterator[Insert]:
+    table = Table(server.dsn)
+    yield Insert(table)
+    table.close()
+
+
+async def done_twice(conn: Any) -> None:
+    await conn.execute("INSERT INTO done VALUES (1)")
+
+
+async def test_a_key_in_a_read_only_transaction_is_refused(make: Any, insert: Insert) -> None:
+    async with make(1) as pool:
+        with pytest.raises(ValueError):
+            await pool.run(insert, 1, commit=Token(f"reads {insert.table.name}"), read_only=True)
+    async with make(1, kwargs={"autocommit": True}, configure=ro) as pool:
+        with pytest.raises(ValueError, match="conn.read_only"):
+            await pool.run(nothing, commit=Token(f"reads2 {insert.table.name}"))
+
+
+async def ro(conn: Any) -> None:
+    await conn.set_read_only(True)
+
+
+async def nothing(conn: Any) -> int:
+    return 1
+
+
+async def test_a_key_that_meets_a_standby_goes_to_the_primary(server: Any) -> None:
+    with PostgresServer() as primary:
+        with psycopg.connect(primary.dsn, autocommit=True) as conn:
+            conn.execute(SCHEMA)
+            conn.execute("CREATE TABLE done (id int)")
+        with primary.standby() as standby, FaultProxy(standby.host, standby.port) as proxy:
+            pool = AsyncConnectionPool(proxy.via(standby.dsn), min_size=1, max_size=1, open=False)
+            async with pool:
+                await pool.wait(10)
+                proxy.retarget(primary.host, primary.port)
+                await pool.run(done_twice, commit=Token("moved"))
+
+
+async def test_a_response_may_have_characters_that_the_client_lacks(
+    make: Any, insert: Insert
+) -> None:
+    async def work(conn: Any) -> str:
+        return "→"
+
+    async with make(1, kwargs={"autocommit": True, "client_encoding": "latin1"}) as pool:
+        k = Token(f"l {insert.table.name}")
+        assert await pool.run(work, commit=k) == "→"
+        assert await pool.run(work, commit=k) == "→"
+
+
+async def test_a_key_may_have_characters_that_the_client_lacks(make: Any, insert: Insert) -> None:
+    async def work(conn: Any) -> str:
+        return "x"
+
+    async with make(1, kwargs={"autocommit": True, "client_encoding": "latin1"}) as pool:
+        assert await pool.run(work, commit=Token(f"→ {insert.table.name}")) == "x"
+
+
+@pytest.mark.parametrize("code", ["XX000", "58000", "25P03", "08P01"])
+async def test_whatever_ends_the_resolvers_session_is_no_answer(
+    make: Any, proxy: FaultProxy, insert: Insert, code: str
+) -> None:
+    async with make(2) as pool:
+        proxy.on(COMMITTED, CutBefore(RST))
+        proxy.on(Message("client", "Query", contains=b"txid_status"), CutBefore(fatal(code)))
+        await pool.run(insert, 1)
+        assert insert.table.rows() == [1]
