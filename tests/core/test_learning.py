@@ -374,10 +374,10 @@ class TestTrueSilence:
 
 
 def test_random_paths():
-    """Forty of the ten thousand that ``make simulate`` judges."""
-    outcomes = [live(seed) for seed in range(40)]
+    """Some of the ten thousand that ``make simulate`` judges."""
+    outcomes = [live(seed) for seed in range(24)]
     needed = [outcome for outcome in outcomes if outcome.cut < START]
-    assert len(needed) >= 12
+    assert len(needed) >= 7
     assert all(outcome.keepalive < outcome.cut for outcome in outcomes)
     assert all(outcome.keepalive == START for outcome in outcomes if outcome.cut >= START)
     assert all(outcome.relaxed == START for outcome in needed)

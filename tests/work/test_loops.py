@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Self
 
@@ -300,6 +301,12 @@ async def async_works_after_it(blocks: Blocks) -> None:
         await asyncio.sleep(0)
 
 
+def in_a_loop(coroutine: Any) -> None:
+    """Run it in a thread of its own: in this one, another test may have left a loop running."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, coroutine).result()
+
+
 BACK = (
     plain,
     continues,
@@ -350,7 +357,7 @@ def test_another_block_in_between_counts_as_something_that_follows() -> None:
 @pytest.mark.parametrize("function", [async_plain, async_continues, async_fails])
 def test_back_to_the_loop_in_tasks(function: Any) -> None:
     blocks = Blocks()
-    asyncio.run(function(blocks))
+    in_a_loop(function(blocks))
     assert blocks.answer is True
 
 
@@ -367,7 +374,7 @@ def test_back_to_the_loop_in_tasks(function: Any) -> None:
 )
 def test_not_back_to_the_loop_in_tasks(function: Any) -> None:
     blocks = Blocks()
-    asyncio.run(function(blocks))
+    in_a_loop(function(blocks))
     assert blocks.answer is False
 
 

@@ -231,7 +231,7 @@ class Upkeep(InFlight):
             self.idle.remove(slot)
             self._retire(slot, now, why)
         # Connections now lent come back unseen: look again before one can be overdue by much.
-        due = now + min(LONGEST_SLEEP, max(PAUSE, lead))
+        due = now + min(LONGEST_SLEEP, max(PAUSE, min(lead, policy.max_idle)))
         if self.idle:
             end = min(self._ends_at(slot) for slot in self.idle)
             due = min(due, end, max(now + lead / 8, end - lead))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from math import inf
 from time import monotonic, time
@@ -23,8 +24,10 @@ from everpool import (
 from everpool.events import Learned
 from everpool.lab import FaultProxy, PostgresServer
 from tests.aio.defences.measure import request
-from tests.support.aio import eventually, gather, sleep, spawn
+from tests.support.aio import eventually, gather, is_async, sleep, spawn
 from tests.support.database import Database
+
+LONG = os.environ.get("EVERPOOL_TEST_LONG") == "1"
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +86,7 @@ class Behind:
             await sleep(0.15)
 
 
+@pytest.mark.skipif(not is_async and not LONG, reason="20 s: with EVERPOOL_TEST_LONG=1")
 @pytest.mark.timeout(120)
 async def test_nobody_notices_and_the_third_generation_is_the_last(
     server: PostgresServer, database: Database

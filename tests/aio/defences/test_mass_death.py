@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.anyio
 
 SIZE = 20
 LATENCY = 0.05
+LONG = os.environ.get("EVERPOOL_TEST_LONG") == "1"
 CUTS = [FIN, RST, fatal("57P01"), fatal("57P05")]
 
 
@@ -74,7 +76,7 @@ async def test_twenty_silenced_connections_cost_no_error_and_are_all_replaced_in
 async def test_requests_never_see_an_idle_cut_every_second(
     make: Any, proxy: FaultProxy, dsn: str, style: Style, figure: Any
 ) -> None:
-    rounds = 3
+    rounds = 3 if LONG else 2
     async with make(SIZE) as pool:
         await pool.wait(10)
         proxy.latency(0.02)

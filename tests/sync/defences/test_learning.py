@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from math import inf
 from time import monotonic, time
@@ -26,8 +27,10 @@ from everpool import (
 from everpool.events import Learned
 from everpool.lab import FaultProxy, PostgresServer
 from tests.support.database import Database
-from tests.support.threads import eventually, gather, sleep, spawn
+from tests.support.threads import eventually, gather, is_async, sleep, spawn
 from tests.sync.defences.measure import request
+
+LONG = os.environ.get("EVERPOOL_TEST_LONG") == "1"
 
 # A tenth of twenty seconds, and a path that gives the pool a tenth of its default keepalive
 # without anybody's having given one.
@@ -84,6 +87,7 @@ class Behind:
             sleep(0.15)
 
 
+@pytest.mark.skipif(not is_async and not LONG, reason="20 s: with EVERPOOL_TEST_LONG=1")
 @pytest.mark.timeout(120)
 def test_nobody_notices_and_the_third_generation_is_the_last(
     server: PostgresServer, database: Database
