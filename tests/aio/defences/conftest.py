@@ -9,6 +9,7 @@ import pytest
 
 from everpool import AsyncConnectionPool
 from everpool.lab import FaultProxy, PostgresServer
+from tests.aio.defences.work import Insert, Table
 from tests.support.database import Database
 
 
@@ -45,3 +46,16 @@ class Make:
 @pytest.fixture
 def make(dsn: str) -> Make:
     return Make(dsn)
+
+
+@pytest.fixture
+def table(database: Database, server: PostgresServer) -> Iterator[Table]:
+    """A table of the test's own, seen past the proxy."""
+    table = Table(server.dsn)
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def insert(table: Table) -> Insert:
+    return Insert(table)

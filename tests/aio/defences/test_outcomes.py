@@ -12,14 +12,14 @@ from everpool.lab import COMMIT, COMMITTED, FIN, RST, Answer, CutAfter, CutBefor
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
 
-from .test_run import INSERT, Insert, Table, insert, table  # noqa: F401
+from .work import INSERT, Insert
 
 pytestmark = pytest.mark.anyio
 
 NO_AUTOCOMMIT: dict[str, Any] = {}
 
 
-async def leave(pool: Any, insert: Insert, number: int = 1) -> None:  # noqa: F811
+async def leave(pool: Any, insert: Insert, number: int = 1) -> None:
     async with pool.connection() as conn:
         await insert(conn, number)
 
@@ -40,7 +40,7 @@ async def leave(pool: Any, insert: Insert, number: int = 1) -> None:  # noqa: F8
 async def test_a_cut_in_a_block(
     make: Any,
     proxy: FaultProxy,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     message: Any,
     action: Any,
     outcome: Outcome,
@@ -54,7 +54,7 @@ async def test_a_cut_in_a_block(
 
 async def test_errors_of_ones_own_and_of_the_server(
     make: Any,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     name = insert.table.name
@@ -83,7 +83,7 @@ async def test_errors_of_ones_own_and_of_the_server(
 async def test_a_cut_statement_that_commits_itself_is_in_doubt(
     make: Any,
     proxy: FaultProxy,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
 ) -> None:
     async with make(1) as pool:
         proxy.on(INSERT, CutAfter(RST))
@@ -95,7 +95,7 @@ async def test_a_cut_statement_that_commits_itself_is_in_doubt(
 @pytest.mark.parametrize("strike", list(Strike), ids=str)
 async def test_chaos_cuts_blocks_too(
     make: Any,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     strike: Strike,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -31,21 +30,9 @@ from everpool.work.token import SCHEMA
 from tests.support.aio import Event, eventually, sleep, spawn
 
 from .measure import is_whole
-from .test_run import INSERT, Insert, Table
+from .work import INSERT, Insert
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def table(database: Any, server: Any) -> Iterator[Table]:
-    table = Table(server.dsn)
-    yield table
-    table.close()
-
-
-@pytest.fixture
-def insert(table: Table) -> Insert:
-    return Insert(table)
 
 
 # -- false outcomes ------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -44,14 +43,12 @@ from everpool.lab import (
 )
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
-from everpool.work.token import SCHEMA
 from tests.aio.defences.measure import is_whole
+from tests.aio.defences.work import INSERT, Insert, Table
 from tests.support.aio import Event, eventually, gather, scalar, sleep, spawn
-from tests.support.database import Database
 
 pytestmark = pytest.mark.anyio
 
-INSERT = Message("client", ("Query", "Parse"), contains=b"INSERT INTO work_")
 MODES = ("xid", "token")
 # The question what became of a transaction, in either mode.
 WHO = Message(
@@ -60,51 +57,6 @@ WHO = Message(
     where=lambda frame: b"txid_status" in frame.body or b"'aborted'" in frame.body,
 )
 ROLLED_BACK = b"C\0\0\0\x0dROLLBACK\0"
-
-
-class Table:
-    """A table of the test's own, seen past the proxy."""
-
-    def __init__(self, dsn: str) -> None:
-        self.name = f"work_{uuid4().hex[:12]}"
-        self._conn = psycopg.connect(dsn, autocommit=True)
-        self._conn.execute(f"CREATE TABLE {self.name} (id int)")
-        self._conn.execute(SCHEMA)
-
-    def rows(self) -> list[int]:
-        return [row[0] for row in self._conn.execute(f"SELECT id FROM {self.name} ORDER BY id")]
-
-    def execute(self, query: str) -> Any:
-        return self._conn.execute(query)
-
-    def close(self) -> None:
-        self._conn.execute(f"DROP TABLE IF EXISTS {self.name}")
-        self._conn.close()
-
-
-@pytest.fixture
-def table(database: Database, server: Any) -> Iterator[Table]:
-    table = Table(server.dsn)
-    yield table
-    table.close()
-
-
-class Insert:
-    """The work: a row. Counts how often it was asked to."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.calls = 0
-
-    async def __call__(self, conn: Any, number: int) -> int:
-        self.calls += 1
-        await conn.execute(f"INSERT INTO {self.table.name} VALUES ({number})")
-        return number
-
-
-@pytest.fixture
-def insert(table: Table) -> Insert:
-    return Insert(table)
 
 
 def listen(pool: Any, *kinds: Any) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -12,16 +11,9 @@ from everpool import AsyncConnectionPool, Token
 from everpool.lab import COMMITTED, RST, CutBefore, FaultProxy, Message, PostgresServer, fatal
 from everpool.work.token import SCHEMA
 
-from .test_run import Insert, Table
+from .work import Insert
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def insert(database: Any, server: Any) -> Iterator[Insert]:
-    table = Table(server.dsn)
-    yield Insert(table)
-    table.close()
 
 
 async def done_twice(conn: Any) -> None:

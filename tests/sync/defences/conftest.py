@@ -13,6 +13,7 @@ import pytest
 from everpool import ConnectionPool
 from everpool.lab import FaultProxy, PostgresServer
 from tests.support.database import Database
+from tests.sync.defences.work import Insert, Table
 
 
 @pytest.fixture
@@ -48,3 +49,16 @@ class Make:
 @pytest.fixture
 def make(dsn: str) -> Make:
     return Make(dsn)
+
+
+@pytest.fixture
+def table(database: Database, server: PostgresServer) -> Iterator[Table]:
+    """A table of the test's own, seen past the proxy."""
+    table = Table(server.dsn)
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def insert(table: Table) -> Insert:
+    return Insert(table)

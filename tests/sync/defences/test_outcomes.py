@@ -15,12 +15,12 @@ from everpool.lab import COMMIT, COMMITTED, FIN, RST, Answer, CutAfter, CutBefor
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
 
-from .test_run import INSERT, Insert, Table, insert, table  # noqa: F401
+from .work import INSERT, Insert
 
 NO_AUTOCOMMIT: dict[str, Any] = {}
 
 
-def leave(pool: Any, insert: Insert, number: int = 1) -> None:  # noqa: F811
+def leave(pool: Any, insert: Insert, number: int = 1) -> None:
     with pool.connection() as conn:
         insert(conn, number)
 
@@ -41,7 +41,7 @@ def leave(pool: Any, insert: Insert, number: int = 1) -> None:  # noqa: F811
 def test_a_cut_in_a_block(
     make: Any,
     proxy: FaultProxy,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     message: Any,
     action: Any,
     outcome: Outcome,
@@ -55,7 +55,7 @@ def test_a_cut_in_a_block(
 
 def test_errors_of_ones_own_and_of_the_server(
     make: Any,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     name = insert.table.name
@@ -84,7 +84,7 @@ def test_errors_of_ones_own_and_of_the_server(
 def test_a_cut_statement_that_commits_itself_is_in_doubt(
     make: Any,
     proxy: FaultProxy,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
 ) -> None:
     with make(1) as pool:
         proxy.on(INSERT, CutAfter(RST))
@@ -96,7 +96,7 @@ def test_a_cut_statement_that_commits_itself_is_in_doubt(
 @pytest.mark.parametrize("strike", list(Strike), ids=str)
 def test_chaos_cuts_blocks_too(
     make: Any,
-    insert: Insert,  # noqa: F811
+    insert: Insert,
     strike: Strike,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

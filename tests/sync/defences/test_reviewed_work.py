@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -33,20 +32,7 @@ from everpool.work.token import SCHEMA
 from tests.support.threads import Event, eventually, sleep, spawn
 
 from .measure import is_whole
-from .test_run import INSERT, Insert, Table
-
-
-@pytest.fixture
-def table(database: Any, server: Any) -> Iterator[Table]:
-    table = Table(server.dsn)
-    yield table
-    table.close()
-
-
-@pytest.fixture
-def insert(table: Table) -> Insert:
-    return Insert(table)
-
+from .work import INSERT, Insert
 
 # -- false outcomes ------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -15,14 +14,7 @@ from everpool import ConnectionPool, Token
 from everpool.lab import COMMITTED, RST, CutBefore, FaultProxy, Message, PostgresServer, fatal
 from everpool.work.token import SCHEMA
 
-from .test_run import Insert, Table
-
-
-@pytest.fixture
-def insert(database: Any, server: Any) -> Iterator[Insert]:
-    table = Table(server.dsn)
-    yield Insert(table)
-    table.close()
+from .work import Insert
 
 
 def done_twice(conn: Any) -> None:
