@@ -23,18 +23,36 @@ from everpool.core.budget import (
 SMALL = 4
 
 
-def spent(budget: Budget, now: float, size: float = SMALL, most: int = 10_000) -> int:
+class Counted:
+    """A budget, and the successes that its pool counts for it."""
+
+    def __init__(self, share: float, now: float) -> None:
+        self._budget = Budget(share, now)
+        self._successes = 0
+
+    def succeeded(self) -> None:
+        self._successes += 1
+
+    def spend(self, now: float, size: float) -> bool:
+        return self._budget.spend(now, size, self._successes)
+
+    @property
+    def refused(self) -> int:
+        return self._budget.refused
+
+
+def spent(budget: Counted, now: float, size: float = SMALL, most: int = 10_000) -> int:
     """How many retries are to be had at this moment."""
     return next(count for count in range(most) if not budget.spend(now, size))
 
 
-def emptied(share: float = SHARE) -> Budget:
-    budget = Budget(share, 0.0)
+def emptied(share: float = SHARE) -> Counted:
+    budget = Counted(share, 0.0)
     assert spent(budget, 0.0) == RESERVE
     return budget
 
 
-def succeed(budget: Budget, times: int) -> None:
+def succeed(budget: Counted, times: int) -> None:
     for _ in range(times):
         budget.succeeded()
 
@@ -56,7 +74,7 @@ class TestShare:
     def test_a_steady_share_of_failures_is_always_repeated(
         self, share: float, failing: float
     ) -> None:
-        budget, owed, refused = Budget(share, 0.0), 0.0, 0
+        budget, owed, refused = Counted(share, 0.0), 0.0, 0
         for number in range(20_000):  # 200 s at 100 a second
             owed += failing
             if owed >= 1:
@@ -67,7 +85,7 @@ class TestShare:
         assert refused == 0
 
     def test_more_failures_than_the_share_are_repeated_to_the_share(self) -> None:
-        budget, repeated = Budget(SHARE, 0.0), 0
+        budget, repeated = Counted(SHARE, 0.0), 0
         for number in range(20_000):
             if number % 2:
                 repeated += budget.spend(number / 100, SMALL)
@@ -80,10 +98,10 @@ class TestShare:
 class TestReserve:
     @pytest.mark.parametrize("size", [1, SMALL, 10])
     def test_a_small_pool_has_ten(self, size: float) -> None:
-        assert spent(Budget(SHARE, 0.0), 0.0, size) == RESERVE
+        assert spent(Counted(SHARE, 0.0), 0.0, size) == RESERVE
 
     def test_when_all_of_fifty_connections_die_all_fifty_transactions_are_repeated(self) -> None:
-        budget = Budget(SHARE, 0.0)
+        budget = Counted(SHARE, 0.0)
         assert spent(budget, 0.0, 50) == 50
         assert budget.refused == 1
 
@@ -98,12 +116,12 @@ class TestReserve:
         assert spent(budget, 5 / TRICKLE, 50) in (4, 5)
 
     def test_a_pool_that_shrank_has_the_smaller_one(self) -> None:
-        budget = Budget(SHARE, 0.0)
+        budget = Counted(SHARE, 0.0)
         assert budget.spend(0.0, 50)
         assert spent(budget, 0.0, SMALL) == RESERVE
 
     def test_what_was_earned_goes_first(self) -> None:
-        budget = Budget(SHARE, 0.0)
+        budget = Counted(SHARE, 0.0)
         succeed(budget, 11)
         assert budget.spend(0.0, SMALL)
         assert spent(budget, 0.0) == RESERVE
@@ -130,7 +148,7 @@ class TestLife:
     def test_a_storm_after_a_busy_hour_is_repeated_no_more_than_twice_the_reserve(
         self, share: float, size: float
     ) -> None:
-        budget = Budget(share, 0.0)
+        budget = Counted(share, 0.0)
         succeed(budget, 50_000)
         assert spent(budget, 0.0, size) <= 2 * max(RESERVE, size)
 
@@ -143,7 +161,7 @@ class TestStorm:
     def test_retries_never_exceed_what_was_earned_and_the_reserve(
         self, steps: list[tuple[float, bool]], share: float
     ) -> None:
-        budget, now, earned, repeated = Budget(share, 0.0), 0.0, 0.0, 0
+        budget, now, earned, repeated = Counted(share, 0.0), 0.0, 0.0, 0
         for pass_by, success in steps:
             now += pass_by
             if success:
@@ -154,7 +172,7 @@ class TestStorm:
             assert repeated <= earned + RESERVE + TRICKLE * now + 1e-6
 
     def test_when_everything_fails_the_load_grows_by_less_than_a_tenth(self) -> None:
-        budget, first, repeated = Budget(SHARE, 0.0), 400, 0
+        budget, first, repeated = Counted(SHARE, 0.0), 400, 0
         for number in range(first):
             for _ in range(2):  # attempts=3
                 if not budget.spend(number / 100, SMALL):

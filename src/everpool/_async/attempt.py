@@ -21,7 +21,7 @@ from ..core.outcome import Outcome
 from ..errors import TransactionMisuse
 from ..watch import DEAD
 from ..work import token as tokens
-from ..work.begin import Begun, Mode, begin
+from ..work.begin import NONE, Begun, Mode, begin
 from ..work.chaos import Strike
 from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
 from ..work.flight import FATAL_ERROR, fly
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from .lease import AsyncLease
 
 IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
-INERROR = TransactionStatus.INERROR
+INERROR, OFF = TransactionStatus.INERROR, PipelineStatus.OFF
+
+# By names of our own: until Python 3.12 a look at an enum's member costs as much as a call.
+NOT_STARTED, ROLLED_BACK, UNKNOWN = Outcome.NOT_STARTED, Outcome.ROLLED_BACK, Outcome.UNKNOWN
+COMMITTED, COMMITTED_LOCALLY = Outcome.COMMITTED, Outcome.COMMITTED_LOCALLY_ONLY
+LENT, WORK, COMMIT = Phase.LENT, Phase.WORK, Phase.COMMIT
 
 # Connections that fail at BEGIN are replaced in silence, because nothing of the work has been
 # sent; so many in a row are no accident.
@@ -56,7 +61,7 @@ class AsyncAttempt(Generic[ACT]):
     """
 
     # Defaults of the class: most attempts change few of them.
-    outcome = Outcome.NOT_STARTED
+    outcome = NOT_STARTED
     repeat = False  # whether the loop goes on
     _entered = False
     _lease: AsyncLease[ACT] | None = None
@@ -65,7 +70,7 @@ class AsyncAttempt(Generic[ACT]):
     _since = 0.0
     _notice = ""  # SQLSTATE of a warning that announced the connection's end
     _response: str | None = None
-    _phase = Phase.WORK
+    _phase = WORK
     _tag = ""
     _settled = False  # `outcome` is what became of it, or UNKNOWN
     _strike: Strike | None = None
@@ -100,7 +105,7 @@ class AsyncAttempt(Generic[ACT]):
             raise misused(
                 "an attempt can be entered once",
                 "each round of `pool.attempts()` gives a new one",
-                Outcome.NOT_STARTED,
+                NOT_STARTED,
             )
         self._entered = True
         around = _under_way.get()
@@ -111,18 +116,18 @@ class AsyncAttempt(Generic[ACT]):
                 f"a transaction of pool {self._pool.name!r} is under way here already",
                 "hand its connection on, and use `conn.transaction()` for a part that may fail;"
                 " a second transaction would be repeated with each attempt of the first",
-                Outcome.NOT_STARTED,
+                NOT_STARTED,
             )
         try:
             await self._open()
-            self.outcome = Outcome.ROLLED_BACK
+            self.outcome = ROLLED_BACK
             _under_way.set((*around, self))
             return self._conn  # type: ignore[no-any-return]
         except BaseException as ex:
             if self._conn is not None:  # a key was pressed in the last moment
                 self._interrupted(self._conn, ex)
             else:
-                mark(ex, Outcome.NOT_STARTED if self.number == 1 else Outcome.ROLLED_BACK)
+                mark(ex, NOT_STARTED if self.number == 1 else ROLLED_BACK)
             raise
 
     async def _open(self) -> None:
@@ -131,7 +136,8 @@ class AsyncAttempt(Generic[ACT]):
         for count in range(1, MOST_BEGINS + 1):  # pragma: no branch
             timeout = work.patience()
             if pool._direct and timeout >= pool._patience:  # the hot path
-                self._lease = lease = cast("AsyncLease[ACT]", pool.connection())
+                lease: Any = pool.connection()
+                self._lease = lease
                 conn: Any = await lease.__aenter__()
             else:
                 self._lease = None
@@ -141,9 +147,12 @@ class AsyncAttempt(Generic[ACT]):
                 self._since = slot.since
                 if work.until < inf:
                     self._bound = pool._bind(slot, work.until)
-                self._begun = await self._begin(conn)
-                conn.add_notice_handler(self._noted)
-                conn._num_transactions += 1  # psycopg: no commit() and rollback() inside
+                if work.abandoned is not None:
+                    await self._free(conn, work.abandoned)
+                async with conn.lock:
+                    self._begun = await conn.wait(begin(conn, work.how, slot, pool._learned))
+                conn._notice_handlers.append(self._noted)
+                conn._num_transactions = 1  # psycopg: no commit() and rollback() inside
                 if pool._chaos is not None:
                     self._strike = pool._chaos.draw()
                     if self._strike is Strike.FIRST:
@@ -152,36 +161,21 @@ class AsyncAttempt(Generic[ACT]):
                 return
             except BaseException as ex:
                 self._detach(conn)
-                failure = self._failure(conn, ex, Phase.LENT)
+                failure = self._failure(conn, ex, LENT)
                 verdict = pool._judged(failure)
                 await pool._part_with(conn, ex, failure, verdict)
                 if self._overdue:
-                    raise work.exceeded(Outcome.NOT_STARTED) from ex
+                    raise work.exceeded(NOT_STARTED) from ex
                 over = failure.lost or verdict.meaning in (Meaning.CONNECTION, Meaning.WRONG_ROLE)
                 if not over or not work.affords(verdict, failure, ex, count):
                     raise
 
-    async def _begin(self, conn: Any) -> Begun:
-        pool, work, slot = self._pool, self._work, conn._slot
-        known = slot.incarnation if slot.direct else None
-        gen = begin(
-            conn,
-            work.how,
-            known,
-            slot.session,
-            ask=not pool._anonymous,
-            check_table=not pool._tokens_work,
-        )
+    async def _free(self, conn: Any, abandoned: Begun) -> None:
+        """End the session of a lost attempt: what it has locked is in the way, for as long as its
+        server does not know that it was abandoned."""
         async with conn.lock:
-            if work.abandoned is not None:
-                # What the lost attempt has locked is in the way, for as long as its server does
-                # not know that it was abandoned.
-                await conn.wait(end_backend(conn.pgconn, work.abandoned))
-                work.abandoned = None
-            begun: Begun = await conn.wait(gen)
-        pool._anonymous |= begun.cannot_tell
-        pool._tokens_work |= begun.mode is Mode.TOKEN
-        return begun
+            await conn.wait(end_backend(conn.pgconn, abandoned))
+        self._work.abandoned = None
 
     def _noted(self, diag: Any) -> None:
         """A notice: of an end that follows, or of a COMMIT that did not wait for its standby."""
@@ -189,7 +183,7 @@ class AsyncAttempt(Generic[ACT]):
             self._notice = diag.sqlstate or ""
         # A warning of the user's own, raised while committing, has another origin.
         origin = diag.source_function
-        told = self._phase is Phase.COMMIT and diag.sqlstate == "01000" and origin is None
+        told = self._phase is COMMIT and diag.sqlstate == "01000" and origin is None
         if origin == "SyncRepWaitForLSN" or told:
             assert self._begun is not None
             self._begun.waited = True  # also if the answer is lost
@@ -213,11 +207,11 @@ class AsyncAttempt(Generic[ACT]):
             )
             self._conn = None
             if conn._pool is not self._pool or conn._slot.since != self._since:
-                self.outcome = Outcome.UNKNOWN
+                self.outcome = UNKNOWN
                 raise misused(
                     "the function gave its connection back to the pool",
                     "leave that to the end of the block; what was committed is not known",
-                    Outcome.UNKNOWN,
+                    UNKNOWN,
                 ) from exc
             if exc is None:
                 try:
@@ -251,10 +245,10 @@ class AsyncAttempt(Generic[ACT]):
         pgconn, begun, chaos, strike = conn.pgconn, self._begun, self._pool._chaos, self._strike
         assert begun is not None
         self._check_can_commit(conn)
-        if strike is Strike.BEFORE:
+        if strike is not None and strike is Strike.BEFORE:
             chaos.cut(conn._slot, strike)
         # Where nothing can be in doubt, the answer will say it.
-        if begun.mode is not Mode.NONE and conn._slot.link.peek() == DEAD:
+        if begun.mode is not NONE and conn._slot.link.peek() == DEAD:
             pgconn.consume_input()  # what it said before it hung up
             pgconn.is_busy()
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
@@ -264,62 +258,75 @@ class AsyncAttempt(Generic[ACT]):
             statements = row + b";" + statements
         if self._bound is not None:
             self._leave_time_to_ask(conn._slot)
-        self._phase = Phase.COMMIT
+        self._phase = COMMIT
         gen = fly(pgconn, statements)
-        if strike in (Strike.DURING, Strike.AFTER):
+        if strike is not None and strike in (Strike.DURING, Strike.AFTER):
             gen = chaos.commit(gen, conn._slot, strike)
         async with conn.lock:
             results = await conn.wait(gen)
-        tags = [result.command_status for result in results]
-        if b"COMMIT" not in tags:  # after it, whatever follows changes nothing
-            for result in results:
-                if result.status == FATAL_ERROR:
-                    raise psycopg.errors.error_from_result(result, encoding=pgconn._encoding)
-            if b"ROLLBACK" not in tags:
-                raise psycopg.OperationalError("COMMIT was answered with something else")
-            self._tag = "ROLLBACK"
-            raise swallowed()
-        self.outcome = Outcome.COMMITTED_LOCALLY_ONLY if begun.waited else Outcome.COMMITTED
+        if not results or results[-1].command_status != b"COMMIT":
+            self._check_tags(pgconn, results)
+        self.outcome = COMMITTED_LOCALLY if begun.waited else COMMITTED
         self._settled = True
+
+    def _check_tags(self, pgconn: Any, results: list[Any]) -> None:
+        """
+        :raises psycopg.Error: COMMIT was not done.
+        """
+        tags = [result.command_status for result in results]
+        if b"COMMIT" in tags:
+            return  # after it, whatever follows changes nothing
+        for result in results:
+            if result.status == FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result, encoding=pgconn._encoding)
+        if b"ROLLBACK" not in tags:
+            raise psycopg.OperationalError("COMMIT was answered with something else")
+        self._tag = "ROLLBACK"
+        raise swallowed()
 
     def _check_can_commit(self, conn: Any) -> None:
         """
         :raises psycopg.Error: there is nothing that could be committed.
         """
-        pgconn = conn.pgconn
+        pgconn, status = conn.pgconn, conn.pgconn.transaction_status
+        if (
+            status == INTRANS
+            and pgconn.pipeline_status == OFF
+            and conn._num_transactions == 1
+            and not conn._closed
+        ):
+            return  # as nearly always
         if conn._closed:
             raise misused(
                 "the function closed its connection",
                 "leave that to the pool; nothing was committed",
-                Outcome.ROLLED_BACK,
+                ROLLED_BACK,
             )
         if pgconn.status != OK:
             raise psycopg.OperationalError("the connection was lost before COMMIT was sent")
-        status = pgconn.transaction_status
         if status == INERROR:
             self._tag = "ROLLBACK"
             raise swallowed()
         if status == IDLE:
-            self._phase = Phase.COMMIT
+            self._phase = COMMIT
             raise misused(
                 "the function ended its transaction itself",
                 "leave COMMIT and ROLLBACK to the end of the block; what was committed is not"
                 " known, and nothing is repeated",
-                Outcome.UNKNOWN,
+                UNKNOWN,
             )
-        if status != INTRANS or pgconn.pipeline_status != PipelineStatus.OFF:
+        if status != INTRANS or pgconn.pipeline_status != OFF:
             raise misused(
                 "the function left a query running",
                 "read its results, or end its COPY or pipeline, before it returns;"
                 " nothing was committed",
-                Outcome.ROLLED_BACK,
+                ROLLED_BACK,
             )
-        if conn._num_transactions != 1:
-            raise misused(
-                "the function left a `transaction()` block open",
-                "end it before it returns; nothing was committed",
-                Outcome.ROLLED_BACK,
-            )
+        raise misused(
+            "the function left a `transaction()` block open",
+            "end it before it returns; nothing was committed",
+            ROLLED_BACK,
+        )
 
     def _leave_time_to_ask(self, slot: Any) -> None:
         """Of what is left of the deadline, half is for the COMMIT, and half for finding out what
@@ -329,7 +336,7 @@ class AsyncAttempt(Generic[ACT]):
         """
         pool = self._pool
         if self._overdue:
-            raise self._work.exceeded(Outcome.ROLLED_BACK)
+            raise self._work.exceeded(ROLLED_BACK)
         now = monotonic()
         half = now + (self._work.until - now) / 2
         self._bound = pool._bind(slot, max(now, half - CANCEL_GRACE), committing=True)
@@ -340,15 +347,20 @@ class AsyncAttempt(Generic[ACT]):
 
     def _detach(self, conn: Any) -> None:
         conn._num_transactions = 0
-        if self._noted in conn._notice_handlers:
-            conn.remove_notice_handler(self._noted)
+        handlers = conn._notice_handlers
+        if handlers and handlers[-1] == self._noted:
+            handlers.pop()
+        elif self._noted in handlers:  # before one that the work has left
+            handlers.remove(self._noted)
 
     def _succeeded(self) -> None:
         pool, begun = self._pool, self._begun
-        self._work.succeeded()
-        if begun is not None and not begun.read_only:
+        assert begun is not None
+        self._work.failure = None  # and with it a cycle of references
+        pool._successes += 1
+        if not begun.read_only:
             pool._writing()
-        if begun is not None and begun.token:
+        if begun.token:
             pool._sweep()
 
     def _failure(self, conn: Any, error: BaseException, phase: Phase) -> Failure:
@@ -377,33 +389,33 @@ class AsyncAttempt(Generic[ACT]):
         assert begun is not None
         failure = self._failure(conn, error, self._phase)
         verdict = pool._judged(failure)
-        overdue = self._overdue and self._phase is Phase.WORK
+        overdue = self._overdue and self._phase is WORK
         # Before anything that may be interrupted.
         self.outcome, self._settled = verdict.outcome, True
-        if self._phase is Phase.COMMIT and not isinstance(error, Exception):
+        if self._phase is COMMIT and not isinstance(error, Exception):
             verdict = verdict.replace(evict=True)  # its lock may never be released
         misuse = ours and isinstance(error, TransactionMisuse)
         if misuse:
             self.outcome = cast(TransactionMisuse, error).outcome
-        elif self._phase is Phase.WORK and not verdict.evict and _ended(conn):
+        elif self._phase is WORK and not verdict.evict and _ended(conn):
             # By a COMMIT or ROLLBACK of its own, before it failed.
-            misuse, self.outcome = True, Outcome.UNKNOWN
+            misuse, self.outcome = True, UNKNOWN
         await pool._part_with(conn, error, failure, verdict)
         if misuse:
             return error
         if overdue:
             return error if not isinstance(error, Exception) else self._late(error)
-        if self.outcome is Outcome.UNKNOWN:
+        if self.outcome is UNKNOWN:
             if not isinstance(error, Exception):
                 self._find_out_aside()
                 return error
             self.outcome = await self._find_out(begun)
-            if self.outcome in (Outcome.COMMITTED, Outcome.COMMITTED_LOCALLY_ONLY):
+            if self.outcome in (COMMITTED, COMMITTED_LOCALLY):
                 self._succeeded()
                 return None
-            if self.outcome is Outcome.UNKNOWN:
+            if self.outcome is UNKNOWN:
                 return unknown(begun, pool._ask_again, error)
-            verdict = pool._judged(replace(failure, phase=Phase.WORK))
+            verdict = pool._judged(replace(failure, phase=WORK))
         if isinstance(error, Exception):
             if begun.key is not None and tokens.is_done_by_another(error):
                 if work.met:
@@ -416,16 +428,16 @@ class AsyncAttempt(Generic[ACT]):
         return None if self.repeat else error
 
     def _late(self, error: BaseException) -> BaseException:
-        late = self._work.exceeded(Outcome.ROLLED_BACK)
+        late = self._work.exceeded(ROLLED_BACK)
         late.__cause__ = error
         return late
 
     async def _find_out(self, begun: Begun) -> Outcome:
         """What became of a COMMIT without an answer."""
-        if begun.mode is Mode.NONE:
-            return Outcome.ROLLED_BACK  # there was nothing to commit
+        if begun.mode is NONE:
+            return ROLLED_BACK  # there was nothing to commit
         if begun.mode is Mode.OFF or getpid() != self._work.pid:
-            return Outcome.UNKNOWN
+            return UNKNOWN
         return await self._pool._resolve(begun, self._work.until)
 
     def _find_out_aside(self) -> None:
@@ -437,12 +449,12 @@ class AsyncAttempt(Generic[ACT]):
     def _interrupted(self, conn: Any, ex: BaseException) -> None:
         """Something came between while the transaction was being ended, at whatever point."""
         pool = self._pool
-        if self._phase is Phase.COMMIT and not self._settled:
-            self.outcome = Outcome.UNKNOWN  # it had been sent, or was about to be
+        if self._phase is COMMIT and not self._settled:
+            self.outcome = UNKNOWN  # it had been sent, or was about to be
         if conn is not None and conn._pool is pool and conn._slot.since == self._since:
             self._detach(conn)
             pool._discard(conn._slot, conn, "interrupted", returned=True)
-        if self.outcome is Outcome.UNKNOWN and not isinstance(ex, TransactionMisuse):
+        if self.outcome is UNKNOWN and not isinstance(ex, TransactionMisuse):
             self._find_out_aside()
         mark(ex, self.outcome, self)
 

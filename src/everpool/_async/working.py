@@ -32,9 +32,10 @@ from ..core.policy import Policy
 from ..errors import CommitUnknown
 from ..runtime import aio as rt
 from ..subscriptions import is_async
-from ..work.begin import Begin, Begun, Mode
+from ..work.begin import Begin, Begun, Learned, Mode
 from ..work.failing import cause_of
 from ..work.token import Token
+from .attempt import AsyncAttempt
 from .attempts import AsyncAttempts, checked_attempts, checked_deadline
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _note_cause
@@ -79,9 +80,9 @@ class AsyncWorking(AsyncReporting[ACT]):
     def _assemble(self, policy: Policy) -> None:
         super()._assemble(policy)
         now = monotonic()
-        self._anonymous = False  # the server cannot tell its incarnation
-        self._tokens_work = False  # the table of tokens has been seen
+        self._learned = Learned()
         self._sweep_at = next_sweep(now)
+        self._successes = 0
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -129,31 +130,33 @@ class AsyncWorking(AsyncReporting[ACT]):
         """
         _check_function(fn)
         how = _how(isolation_level, read_only, deferrable, commit)
-        work = AsyncAttempts(
-            self, how, checked_attempts(attempts), self._within(deadline), inline=False
-        )
+        work = AsyncAttempts(self, how, checked_attempts(attempts), self._within(deadline), False)
         result: Any = None
         call: Callable[..., Any] = fn
-        async for attempt in work:
+        attempt = AsyncAttempt(work, 1)
+        while True:
             async with attempt as conn:
-                if attempt.stored is not None:
-                    result = attempt.stored.response
-                    continue
-                result = call(conn, *args)
-                if True:  # ASYNC
-                    if not isawaitable(result):
-                        raise TypeError(
-                            f"run() of an async pool needs a coroutine function: {fn!r}"
-                        )
-                    result = await result
+                if how.key is None or attempt.stored is None:
+                    result = call(conn, *args)
+                    if True:  # ASYNC
+                        if not isawaitable(result):
+                            raise TypeError(
+                                f"run() of an async pool needs a coroutine function: {fn!r}"
+                            )
+                        result = await result
+                    else:
+                        if result is not None and iscoroutine(result):
+                            result.close()
+                            raise TypeError(
+                                f"run() of a pool for threads needs a plain function: {fn!r}"
+                            )
+                    if how.key is not None:
+                        attempt.keep(result)
                 else:
-                    if iscoroutine(result):
-                        result.close()
-                        raise TypeError(
-                            f"run() of a pool for threads needs a plain function: {fn!r}"
-                        )
-                attempt.keep(result)
-        return result  # type: ignore[no-any-return]
+                    result = attempt.stored.response
+            if not attempt.repeat:
+                return result  # type: ignore[no-any-return]
+            attempt = await work.another(attempt)
 
     def attempts(
         self,
@@ -181,7 +184,7 @@ class AsyncWorking(AsyncReporting[ACT]):
             raise TypeError("an idempotency key needs run(), which can return what was stored")
         how = _how(isolation_level, read_only, deferrable, commit)
         deadline = self._within(deadline)
-        return AsyncAttempts(self, how, checked_attempts(attempts), deadline, inline=True)
+        return AsyncAttempts(self, how, checked_attempts(attempts), deadline, True)
 
     def transactional(
         self, **settings: Any
@@ -258,7 +261,7 @@ class AsyncWorking(AsyncReporting[ACT]):
         budget = self._budgets.get(meaning) or self._budgets[Meaning.SIBLINGS]
         with self._mutex:
             most = self._machine.most
-            return budget.spend(now, most if most < inf else NO_LIMIT)
+            return budget.spend(now, most if most < inf else NO_LIMIT, self._successes)
 
     def _sweep(self) -> None:
         """Have old tokens deleted now and then; called with each that is written."""

@@ -33,26 +33,29 @@ class Attempts(Generic[CT]):
     """The attempts at one transaction: an iterator that ends when it is committed.
 
     :ivar until: when all must be over, on the monotonic clock; ``inf`` for never.
+    :ivar failure: what the last attempt ended with.
     """
 
+    # Defaults of the class: most transactions change none of them.
+    failure: BaseException | None = None
+    abandoned: Begun | None = None  # what began on a connection that was lost
+    loop: Place | None = None  # where the next round was asked for
+    met = False  # another transaction under the same key
+    _last: Attempt[CT] | None = None
+    _over = False
+    _pause = 0.0
+    _spent: frozenset[Meaning] = frozenset()  # reasons that are good for one repetition only
+
     def __init__(
-        self, pool: Working[CT], how: Begin, most: int, deadline: float, *, inline: bool
+        self, pool: Working[CT], how: Begin, most: int, deadline: float, inline: bool
     ) -> None:
         self.pool = pool
         self.how = how
-        self.until = monotonic() + deadline
+        self.until = monotonic() + deadline if deadline < inf else inf
         self.inline = inline  # the body is a block that we cannot call again
         self._most = most
         self._deadline = deadline
-        self._last: Attempt[CT] | None = None
-        self._over = False
-        self.loop: Place | None = None  # where the next round was asked for
         self.pid = getpid()
-        self.met = False  # another transaction under the same key
-        self.failure: BaseException | None = None  # what the last attempt ended with
-        self.abandoned: Begun | None = None  # whose connection was lost
-        self._pause = 0.0
-        self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 
     def __iter__(self) -> Self:
         if self._over or self._last is not None:
@@ -73,7 +76,7 @@ class Attempts(Generic[CT]):
         if last is None:
             if self._over:
                 raise StopIteration
-            number = 1
+            self._last = Attempt(self, 1)
         elif not last.entered:
             raise misused(
                 "an attempt was not entered",
@@ -85,20 +88,25 @@ class Attempts(Generic[CT]):
             self._over, self._last = True, None
             raise StopIteration
         else:
-            number = last.number + 1
-            try:
-                rt.sleep(self._pause)
-            except BaseException as ex:
-                mark(ex, last.outcome)
-                raise
-        self._last = Attempt(self, number)
+            self._last = self.another(last)
         return self._last
+
+    def another(self, last: Attempt[CT]) -> Attempt[CT]:
+        """The attempt after one that is to be repeated, when it is time for it."""
+        try:
+            rt.sleep(self._pause)
+        except BaseException as ex:
+            mark(ex, last.outcome)
+            raise
+        return Attempt(self, last.number + 1)
 
     def patience(self) -> float:
         """Seconds to wait for a connection.
 
         :raises DeadlineExceeded: none are left.
         """
+        if self.until == inf:
+            return self.pool._policy.timeout
         left = self.until - monotonic()
         if left <= 0:
             raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
@@ -109,11 +117,6 @@ class Attempts(Generic[CT]):
         late = exceeded(self.pool.name, self._deadline, outcome)
         late.__cause__ = self.failure
         return late
-
-    def succeeded(self) -> None:
-        self.failure = None
-        for budget in self.pool._budgets.values():
-            budget.succeeded()
 
     def affords(
         self, verdict: Verdict, failure: Failure, error: BaseException, number: int
@@ -135,7 +138,7 @@ class Attempts(Generic[CT]):
         elif not self.pool._spend(verdict.meaning, now):
             left_out = "the pool's budget for repetitions is spent: too much fails"
         else:
-            self._spent.add(verdict.meaning)
+            self._spent |= {verdict.meaning}
             self._pause, self.failure = wait, error
             self.pool._tell(Retried(now, number + 1, why, wait))
             return True

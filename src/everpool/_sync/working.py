@@ -34,9 +34,10 @@ from ..core.policy import Policy
 from ..errors import CommitUnknown
 from ..runtime import threads as rt
 from ..subscriptions import is_async
-from ..work.begin import Begin, Begun, Mode
+from ..work.begin import Begin, Begun, Learned, Mode
 from ..work.failing import cause_of
 from ..work.token import Token
+from .attempt import Attempt
 from .attempts import Attempts, checked_attempts, checked_deadline
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _note_cause
@@ -81,9 +82,9 @@ class Working(Reporting[CT]):
     def _assemble(self, policy: Policy) -> None:
         super()._assemble(policy)
         now = monotonic()
-        self._anonymous = False  # the server cannot tell its incarnation
-        self._tokens_work = False  # the table of tokens has been seen
+        self._learned = Learned()
         self._sweep_at = next_sweep(now)
+        self._successes = 0
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -131,20 +132,26 @@ class Working(Reporting[CT]):
         """
         _check_function(fn)
         how = _how(isolation_level, read_only, deferrable, commit)
-        work = Attempts(self, how, checked_attempts(attempts), self._within(deadline), inline=False)
+        work = Attempts(self, how, checked_attempts(attempts), self._within(deadline), False)
         result: Any = None
         call: Callable[..., Any] = fn
-        for attempt in work:
+        attempt = Attempt(work, 1)
+        while True:
             with attempt as conn:
-                if attempt.stored is not None:
+                if how.key is None or attempt.stored is None:
+                    result = call(conn, *args)
+                    if result is not None and iscoroutine(result):
+                        result.close()
+                        raise TypeError(
+                            f"run() of a pool for threads needs a plain function: {fn!r}"
+                        )
+                    if how.key is not None:
+                        attempt.keep(result)
+                else:
                     result = attempt.stored.response
-                    continue
-                result = call(conn, *args)
-                if iscoroutine(result):
-                    result.close()
-                    raise TypeError(f"run() of a pool for threads needs a plain function: {fn!r}")
-                attempt.keep(result)
-        return result  # type: ignore[no-any-return]
+            if not attempt.repeat:
+                return result  # type: ignore[no-any-return]
+            attempt = work.another(attempt)
 
     def attempts(
         self,
@@ -172,7 +179,7 @@ class Working(Reporting[CT]):
             raise TypeError("an idempotency key needs run(), which can return what was stored")
         how = _how(isolation_level, read_only, deferrable, commit)
         deadline = self._within(deadline)
-        return Attempts(self, how, checked_attempts(attempts), deadline, inline=True)
+        return Attempts(self, how, checked_attempts(attempts), deadline, True)
 
     def transactional(
         self, **settings: Any
@@ -249,7 +256,7 @@ class Working(Reporting[CT]):
         budget = self._budgets.get(meaning) or self._budgets[Meaning.SIBLINGS]
         with self._mutex:
             most = self._machine.most
-            return budget.spend(now, most if most < inf else NO_LIMIT)
+            return budget.spend(now, most if most < inf else NO_LIMIT, self._successes)
 
     def _sweep(self) -> None:
         """Have old tokens deleted now and then; called with each that is written."""

@@ -34,28 +34,27 @@ CAP = 1.0
 class Budget:
     """One bucket. All times are seconds."""
 
-    __slots__ = ("_at", "_earned", "_reserve", "_share", "refused")
+    __slots__ = ("_at", "_earned", "_reserve", "_seen", "_share", "refused")
 
     def __init__(self, share: float, now: float) -> None:
         self._share = share
         self._earned = 0.0  # by successes, less what was spent and what is too old
+        self._seen = 0  # successes so far
         self._reserve = -1.0  # full; how much that is depends on the size of the pool
         self._at = now
         self.refused = 0
 
-    def succeeded(self) -> None:
-        """A transaction succeeded. (Cheap: no clock is read.)"""
-        self._earned += self._share
-
-    def spend(self, now: float, size: float) -> bool:
+    def spend(self, now: float, size: float, successes: int) -> bool:
         """Take what one retry costs; False if there is not enough.
 
         :param size: the most connections that may die at once.
+        :param successes: transactions that have succeeded since the budget was made.
         """
+        earned, self._seen = self._share * (successes - self._seen), successes
         full = max(RESERVE, size)
         elapsed, self._at = max(0.0, now - self._at), now
         # No more than a burst: after busy hours, a storm would otherwise be repeated in full.
-        self._earned = min(full, self._earned * max(0.0, 1.0 - elapsed / LIFE))
+        self._earned = min(full, (self._earned + earned) * max(0.0, 1.0 - elapsed / LIFE))
         self._reserve = full if self._reserve < 0 else min(full, self._reserve + TRICKLE * elapsed)
         if self._earned >= 1.0:
             self._earned -= 1.0

@@ -21,6 +21,7 @@ from psycopg import IsolationLevel
 from psycopg import errors as e
 
 from ..core.incarnation import Incarnation, Session
+from ..core.slot import Slot
 from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
 from .flight import FATAL_ERROR, answered, fly, value
@@ -34,6 +35,23 @@ class Mode(StrEnum):
     OFF = "off"  # not by itself
     XID = "xid"
     TOKEN = "token"
+
+
+# By a name of our own: until Python 3.12 a look at an enum's member costs as much as a call.
+NONE, BY_TOKEN = Mode.NONE, Mode.TOKEN
+
+
+class Learned:
+    """What transactions have found out about a pool's servers, so that none asks again.
+
+    :ivar anonymous: the server refused to say who it is.
+    :ivar table: the table of tokens is there.
+    """
+
+    __slots__ = ("anonymous", "table")
+
+    def __init__(self) -> None:
+        self.anonymous = self.table = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,6 @@ class Begin:
     key: Token | None = None
 
 
-@dataclass(slots=True)
 class Begun:
     """A transaction that has begun, and the names by which it can be asked about.
 
@@ -61,23 +78,24 @@ class Begun:
     :ivar xid: its 64-bit number; None in modes that do not need it, and on a standby.
     :ivar token: the token that its COMMIT writes; empty in other modes.
     :ivar stored: what was found under the caller's key: the work is done already.
-    :ivar cannot_tell: the server refused to say who it is.
     :ivar waited: its COMMIT waited for a synchronous standby, and was not let wait: it is committed
         on this server only.
     """
 
-    mode: Mode
-    read_only: bool
-    pid: int = 0
+    # Defaults of the class: no mode needs all of them, and this is made for each transaction.
+    pid = 0
     session: Session | None = None
-    begun: int = 0
+    begun = 0
     xid: int | None = None
     incarnation: Incarnation | None = None
-    token: str = ""
+    token = ""
     key: Token | None = None
     stored: Stored | None = None
-    cannot_tell: bool = False
-    waited: bool = False
+    waited = False
+
+    def __init__(self, mode: Mode, read_only: bool) -> None:
+        self.mode = mode
+        self.read_only = read_only
 
 
 _NAMES = (f"SELECT pg_catalog.pg_backend_pid(), {microseconds('pg_catalog.now()')}").encode()
@@ -88,51 +106,46 @@ _CAN_WRITE = b"SELECT pg_catalog.current_setting('transaction_read_only')"
 
 
 def begin(
-    conn: Any,
-    how: Begin,
-    known: Incarnation | None,
-    session: Session | None,
-    *,
-    ask: bool,
-    check_table: bool,
-    promoted: bool = False,
+    conn: Any, how: Begin, slot: Slot, learned: Learned, promoted: bool = False
 ) -> Generator[Any, Any, Begun]:
     """Begin a transaction.
 
-    :param known: the server's incarnation, if it is known and cannot change under us.
-    :param session: at the server, if it is the connection's own.
-    :param ask: whether to ask for the incarnation otherwise.
-    :param check_table: whether to look if the table of tokens is there.
+    :param slot: the connection's: it knows the server's incarnation, if that cannot change under
+        us, and the session, if that is the connection's own.
     :param promoted: the server is no standby, whatever it, or a pooler, said last.
     :raises psycopg.Error: it was not begun; the connection is idle, or lost.
     :raises ValueError: there is a key, which a read-only transaction cannot write.
     """
     pgconn = conn.pgconn
-    statement, read_only = _statement(conn, how)
-    standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
-    if known is not None and known.standby:
-        known = None  # it is no life that anything is committed in
-    mode = Mode.NONE if read_only or standby else how.mode
-    found = Begun(mode, read_only, incarnation=known)
+    statement, read_only = _statement(
+        conn.isolation_level if how.isolation_level is None else how.isolation_level,
+        conn.read_only if how.read_only is None else how.read_only,
+        conn.deferrable if how.deferrable is None else how.deferrable,
+    )
     if read_only:
         if how.key is not None:  # the connection's own: run() refuses its parameter
             raise ValueError(
                 "an idempotency key has to be written, and the connection is read-only"
                 " (conn.read_only): pass read_only=False, or leave out the Token"
             )
-        yield from _demand(pgconn, (yield from fly(pgconn, statement)))
-        return found
-    if mode is Mode.NONE:
+        results = yield from fly(pgconn, statement)
+        if results[-1].status == FATAL_ERROR:
+            yield from _demand(pgconn, results)
+        return Begun(NONE, True)
+    standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
+    session, known = slot.session, slot.incarnation if slot.direct else None
+    if known is not None and known.standby:
+        known = None  # it is no life that anything is committed in
+    mode = NONE if standby else how.mode
+    found = Begun(mode, False)
+    found.incarnation = known
+    if standby:
         results = yield from fly(pgconn, statement + b";" + _CAN_WRITE)
         yield from _demand(pgconn, results)
         if value(results[1]) == "off":
             # It has been promoted. A session at rest does not hear of that before it asks.
             yield from fly(pgconn, b"ROLLBACK")
-            return (
-                yield from begin(
-                    conn, how, known, session, ask=ask, check_table=check_table, promoted=True
-                )
-            )
+            return (yield from begin(conn, how, slot, learned, promoted=True))
         if how.key is not None:
             yield from fly(pgconn, b"ROLLBACK")
             raise e.ReadOnlySqlTransaction(
@@ -140,8 +153,8 @@ def begin(
                 " done: repeat it on the primary (target_session_attrs=read-write finds it)"
             )
         return found
-    asked = known is None and ask
-    numbered = mode is not Mode.TOKEN
+    asked = known is None and not learned.anonymous
+    numbered = mode is not BY_TOKEN
     statements = [statement]
     if session is None:
         statements.append(_NAMES + b", " + _XID if numbered else _NAMES)
@@ -150,11 +163,11 @@ def begin(
     named = len(statements)  # where the next answer will be
     if asked:
         statements.append(question(pgconn.server_version))
-    if mode is Mode.TOKEN:
+    if mode is BY_TOKEN:
         found.token, found.key = tokens.fresh(), how.key
         if how.key is not None:
             statements.append(tokens.lookup(how.key))
-        elif check_table:
+        elif not learned.table:
             statements.append(tokens.CHECK)
     results = yield from answered(pgconn, b";".join(statements))
     try:
@@ -163,12 +176,11 @@ def begin(
         if (
             asked and len(results) == named + 1 and refuses(error)
         ):  # it was the question that failed
-            again = yield from begin(
-                conn, how, known, session, ask=False, check_table=check_table, promoted=promoted
-            )
-            again.cannot_tell = True
-            return again
-        raise (mode is Mode.TOKEN and tokens.unusable(error.sqlstate)) or error from None
+            learned.anonymous = True
+            return (yield from begin(conn, how, slot, learned, promoted))
+        raise (mode is BY_TOKEN and tokens.unusable(error.sqlstate)) or error from None
+    if found.token:
+        learned.table = True
     if session is not None:
         found.session, found.pid = session, session.pid
     else:
@@ -196,16 +208,11 @@ def _demand(pgconn: Any, results: list[Any]) -> Generator[Any, Any, None]:
         raise error
 
 
-def _statement(conn: Any, how: Begin) -> tuple[bytes, bool]:
-    """BEGIN, and whether it is of a read-only transaction."""
-    level = conn.isolation_level if how.isolation_level is None else how.isolation_level
-    read_only = conn.read_only if how.read_only is None else how.read_only
-    deferrable = conn.deferrable if how.deferrable is None else how.deferrable
-    return _spelled(level, read_only, deferrable), bool(read_only)
-
-
 @lru_cache(maxsize=256)
-def _spelled(level: int | None, read_only: bool | None, deferrable: bool | None) -> bytes:
+def _statement(
+    level: int | None, read_only: bool | None, deferrable: bool | None
+) -> tuple[bytes, bool]:
+    """BEGIN, and whether it is of a read-only transaction."""
     parts = [b"BEGIN"]
     if level is not None:
         name = IsolationLevel(level).name
@@ -214,4 +221,4 @@ def _spelled(level: int | None, read_only: bool | None, deferrable: bool | None)
         parts.append(b"READ ONLY" if read_only else b"READ WRITE")
     if deferrable is not None:
         parts.append(b"DEFERRABLE" if deferrable else b"NOT DEFERRABLE")
-    return b" ".join(parts)
+    return b" ".join(parts), bool(read_only)
