@@ -25,7 +25,7 @@ cut silence away back:
 	@$(BIN)/python examples/service/faults.py $@
 
 test: lint  ## Run every check and every test
-	$(BIN)/python -m pytest $(ARGS)
+	@tools/test.sh $(ARGS)
 
 bench:  ## Measure everpool beside psycopg_pool
 	@tools/bootstrap.sh dev

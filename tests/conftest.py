@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,10 @@ from everpool.lab import FaultProxy, PostgresServer
 from tests.support.figures import figure as figure
 from tests.support.figures import print_table
 from tests.support.packages import deselect_by_package
+
+# The labs of workers that run side by side choose their ports from ranges of their own, below the
+# ephemeral ones.
+FIRST_PORT, PORTS_EACH, RANGES = 10240, 2800, 8
 
 # Loggers whose settings each test leaves as it found them.
 LOGGERS = ("everpool", "psycopg")
@@ -25,10 +30,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "contract_only(package, reason): holds for one of psycopg_pool and everpool only",
     )
+    config.addinivalue_line(
+        "markers",
+        "alone: measures how fast or how soon; not beside other tests (those with `figure` are)",
+    )
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        first = FIRST_PORT + PORTS_EACH * (int(worker.removeprefix("gw")) % RANGES)
+        os.environ["EVERPOOL_LAB_PORTS"] = f"{first}-{first + PORTS_EACH - 1}"
 
 
+# First, so that `-m alone` knows.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     deselect_by_package(config, items)
+    for item in items:
+        if "figure" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.alone)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -180,7 +180,9 @@ async def test_a_pool_of_tasks(
 def test_checkouts_do_not_feel_a_sink_that_hangs(
     pool: ConnectionPool[Any], proxy: FaultProxy, receiver: Receiver, figure: Figures
 ) -> None:
-    """Interleaved rounds without alerts, and with alerts whose sink hangs."""
+    """Interleaved rounds without alerts, and with alerts whose sink hangs; of both the fastest:
+    what hangs is in the way in each round, and a neighbour's load in some.
+    """
 
     def checkouts() -> list[float]:
         times = []
@@ -207,7 +209,7 @@ def test_checkouts_do_not_feel_a_sink_that_hangs(
         alerts.close(timeout=0.0)
     figure(
         "checkout while a sink hangs, times that without alerts",
-        median(hanging) / median(without),
+        min(hanging) / min(without),
         1.3,
     )
     figure("slowest checkout while a sink hangs, s", worst, 0.5)  # the sink's limit is 10 s

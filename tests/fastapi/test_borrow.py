@@ -133,6 +133,7 @@ async def test_many_requests_share_few_connections(world: Any, dsn: str) -> None
 
 
 @worlds
+@pytest.mark.alone
 async def test_the_deadline_holds_for_all_who_wait(world: Any, dsn: str) -> None:
     app = world(dsn, min_size=1, timeout=0.5)
     pool = app.state.pool

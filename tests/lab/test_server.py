@@ -225,6 +225,22 @@ def test_the_packaged_programs_are_found_last(
     assert int(server_version(find_binaries()).split(".")[0]) >= 18
 
 
-def test_ports_lie_outside_the_range_of_outgoing_connections() -> None:
+def test_ports_lie_outside_the_range_of_outgoing_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("EVERPOOL_LAB_PORTS", raising=False)
     for _ in range(20):
         assert 10240 <= free_port() < 32768
+
+
+def test_ports_lie_in_a_range_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERPOOL_LAB_PORTS", "40000-40019")
+    for _ in range(20):
+        assert 40000 <= free_port() <= 40019
+
+
+@pytest.mark.parametrize("value", ["40000", "-", "0-9", "40001-40000", "40000-65536", "a-b"])
+def test_what_is_no_range_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("EVERPOOL_LAB_PORTS", value)
+    with pytest.raises(ValueError, match="must be two ports"):
+        free_port()

@@ -15,7 +15,8 @@ from everpool.lab import FaultProxy, PostgresServer
 from tests.support.programs import chromium
 
 
-@pytest.fixture(scope="session")
+# As long as it is there, its loop is taken for a running one by every asynchronous test.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as browser:
         yield browser

@@ -23,8 +23,8 @@ from ..watch import DEAD
 from ..work import token as tokens
 from ..work.begin import NONE, Begun, Mode, begin
 from ..work.chaos import Strike
-from ..work.failing import OK, failure_of, mark, misused, swallowed, unknown
-from ..work.flight import FATAL_ERROR, fly
+from ..work.failing import failure_of, mark, misused, swallowed, unknown
+from ..work.flight import FATAL_ERROR, OK, fly
 from ..work.loops import comes_back, place
 from ..work.resolve import end_backend
 

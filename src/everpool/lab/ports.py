@@ -4,11 +4,16 @@ Port 0 gives a port of the *ephemeral* range, the one outgoing connections take 
 A lab closes its listeners on purpose (a refusing proxy, a restarting server), and in that time a
 client may be given just that port: the listener cannot come back, or, on the loopback, a connect to
 the closed port meets itself and succeeds. So ports are taken from below the ephemeral range.
+
+Nor may another lab on this machine take it meanwhile. Labs that run side by side, such as the workers
+of a parallel test run, are given ranges of their own: ``EVERPOOL_LAB_PORTS=20000-21999``, from the
+first port to the last.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 from pathlib import Path
@@ -23,6 +28,20 @@ _FLOOR = 10240
 _ATTEMPTS = 200
 
 
+def _range() -> range:
+    """The ports to choose from.
+
+    :raises ValueError: ``EVERPOOL_LAB_PORTS`` is no range.
+    """
+    chosen = os.environ.get("EVERPOOL_LAB_PORTS")
+    if not chosen:
+        return range(_FLOOR, _ceiling())
+    first, _, last = chosen.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise ValueError(f"EVERPOOL_LAB_PORTS={chosen!r}: must be two ports, as in 20000-21999")
+    return range(int(first), int(last) + 1)
+
+
 def _ceiling() -> int:
     try:
         low = int(_RANGE_FILE.read_text().split()[0])
@@ -35,18 +54,18 @@ def listening_socket(host: str, port: int = 0, *, backlog: int = 1024) -> socket
     """Return a listening, non-blocking TCP socket on *host*.
 
     *port* 0 chooses a free port below the ephemeral range. Raises :class:`OSError` when the port is
-    taken, or when no free one was found.
+    taken, or when no free one was found, :class:`ValueError` when ``EVERPOOL_LAB_PORTS`` is no range.
     """
     if port:
         return _listen(host, port, backlog)
-    ceiling = _ceiling()
+    ports = _range()
     for _ in range(_ATTEMPTS):
         try:
-            return _listen(host, random.randrange(_FLOOR, ceiling), backlog)
+            return _listen(host, random.choice(ports), backlog)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-    raise OSError(errno.EADDRINUSE, f"no free port found on {host} in {_FLOOR}..{ceiling}")
+    raise OSError(errno.EADDRINUSE, f"no free port found on {host} in {ports[0]}..{ports[-1]}")
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -24,7 +24,7 @@ from ..core.incarnation import Incarnation, Session
 from ..core.slot import Slot
 from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
-from .flight import FATAL_ERROR, answered, fly, value
+from .flight import FATAL_ERROR, OK, check_session, fly, value
 from .token import Stored, Token
 
 
@@ -169,16 +169,16 @@ def begin(
             statements.append(tokens.lookup(how.key))
         elif not learned.table:
             statements.append(tokens.CHECK)
-    results = yield from answered(pgconn, b";".join(statements))
-    try:
-        yield from _demand(pgconn, results)
-    except e.Error as error:
-        if (
-            asked and len(results) == named + 1 and refuses(error)
-        ):  # it was the question that failed
-            learned.anonymous = True
-            return (yield from begin(conn, how, slot, learned, promoted))
-        raise (mode is BY_TOKEN and tokens.unusable(error.sqlstate)) or error from None
+    results = yield from fly(pgconn, b";".join(statements))
+    if results[-1].status == FATAL_ERROR or pgconn.status != OK:
+        check_session(pgconn, results)
+        try:
+            yield from _demand(pgconn, results)
+        except e.Error as error:
+            if asked and len(results) == named + 1 and refuses(error):
+                learned.anonymous = True  # it was the question that failed
+                return (yield from begin(conn, how, slot, learned, promoted))
+            raise (mode is BY_TOKEN and tokens.unusable(error.sqlstate)) or error from None
     if found.token:
         learned.table = True
     if session is not None:
@@ -186,7 +186,7 @@ def begin(
     else:
         found.pid, found.begun = int(value(results[1]) or 0), int(value(results[1], 1) or 0)
     if numbered:
-        found.xid = int(value(results[1], 0 if session is not None else 2) or 0)
+        found.xid = int(results[1].get_value(0, 0 if session is not None else 2))
     if asked:
         _, found.incarnation = answer(results[named])
     if found.key is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from psycopg.pq import ConnStatus
 
 from ..core.judgement import Failure, Phase
 from ..core.outcome import Outcome
 from ..errors import CommitRolledBack, CommitUnknown, TransactionMisuse
 from .begin import Begun
-
-OK = ConnStatus.OK
+from .flight import OK
 
 # An error that wraps another that wraps another: more is a cycle, or a joke.
 _DEEPEST = 10

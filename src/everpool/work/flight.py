@@ -9,7 +9,7 @@ from psycopg import errors as e
 from psycopg import generators
 from psycopg.pq import ConnStatus, ExecStatus
 
-FATAL_ERROR = ExecStatus.FATAL_ERROR
+FATAL_ERROR, OK = ExecStatus.FATAL_ERROR, ConnStatus.OK
 
 Flight = Generator[Any, Any, list[Any]]
 
@@ -34,14 +34,21 @@ def answered(pgconn: Any, statements: bytes) -> Flight:
     :raises psycopg.Error: the session has ended, or the connection was lost.
     """
     results = yield from fly(pgconn, statements)
+    check_session(pgconn, results)
+    return results
+
+
+def check_session(pgconn: Any, results: list[Any]) -> None:
+    """
+    :raises psycopg.Error: the session has ended, or the connection was lost.
+    """
     error = None
     if results[-1].status == FATAL_ERROR:
         error = e.error_from_result(results[-1], encoding=pgconn._encoding)
         if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
             raise error
-    if pgconn.status != ConnStatus.OK:
+    if pgconn.status != OK:
         raise error or e.OperationalError("the connection was lost")
-    return results
 
 
 def demand(pgconn: Any, statements: bytes) -> Flight:

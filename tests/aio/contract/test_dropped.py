@@ -134,13 +134,13 @@ async def test_a_connection_taken_and_dropped_is_replaced(make: Any) -> None:
 @everpool_only("psycopg_pool waits for its workers, and those for the connect")
 async def test_a_pool_dropped_in_mid_connect_does_not_block(make: Any) -> None:
     with silent_port() as port:
-        pool = make(2, conninfo=f"host=127.0.0.1 port={port} connect_timeout=2")
+        pool = make(2, conninfo=f"host=127.0.0.1 port={port} connect_timeout=10")
         await pool.open()
         await sleep(0.1)
         start = monotonic()
         del pool
         gc.collect()
-        assert monotonic() - start < 0.5
+        assert monotonic() - start < 3
 
 
 async def test_a_pool_waited_for_in_vain_is_not_kept_alive(make: Any, module: Any) -> None:

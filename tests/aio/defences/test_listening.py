@@ -128,7 +128,8 @@ async def test_after_a_cut_a_gap_is_told_and_nothing_is_lost_unknowingly(
         assert len(ear.gaps) == 2 or style == SILENCE  # a busy machine is silent for long
         assert all(why in gap.why for _, gap in ear.gaps)
         await eventually(lambda: len(told) == len(ear.gaps))
-        await eventually(lambda: is_whole(pool, 2))
+        # A connect that the second cut met may have been silenced with the others.
+        await eventually(lambda: is_whole(pool, 2), 20)
 
 
 @pytest.mark.parametrize("heartbeat", [15, 0.2], ids=["in peace", "heartbeat due"])

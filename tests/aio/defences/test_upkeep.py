@@ -55,6 +55,7 @@ async def test_without_keepalive_nothing_is_sent(make: Any, proxy: FaultProxy) -
         assert {link.number for link in proxy.links()} == set(idle)
 
 
+@pytest.mark.alone
 async def test_idle_connections_leave_at_the_end_of_their_lifetime_after_their_replacement_has_come(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
@@ -74,6 +75,7 @@ async def test_idle_connections_leave_at_the_end_of_their_lifetime_after_their_r
         assert all(link.age < 1.3 for link in proxy.links())
 
 
+@pytest.mark.alone
 async def test_at_max_size_an_old_idle_connection_gives_its_place_one_at_a_time(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:

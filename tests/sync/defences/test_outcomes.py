@@ -36,7 +36,15 @@ def leave(pool: Any, insert: Insert, number: int = 1) -> None:
         (COMMITTED, CutBefore(RST), Outcome.UNKNOWN),
         (COMMIT, Answer(error_response("08P01", "no") + ready_for_query("I")), Outcome.UNKNOWN),
     ],
-    ids=str,
+    ids=[
+        "reset before INSERT arrives",
+        "closed after INSERT",
+        "FATAL before INSERT arrives",
+        "reset before COMMIT arrives",
+        "FATAL after COMMIT",
+        "reset before its answer arrives",
+        "COMMIT refused",
+    ],
 )
 def test_a_cut_in_a_block(
     make: Any,

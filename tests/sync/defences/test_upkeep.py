@@ -8,6 +8,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from everpool.lab import FIN, FaultProxy
 from tests.support.database import Database
 from tests.support.threads import eventually, sleep
@@ -54,6 +56,7 @@ def test_without_keepalive_nothing_is_sent(make: Any, proxy: FaultProxy) -> None
         assert {link.number for link in proxy.links()} == set(idle)
 
 
+@pytest.mark.alone
 def test_idle_connections_leave_at_the_end_of_their_lifetime_after_their_replacement_has_come(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
@@ -73,6 +76,7 @@ def test_idle_connections_leave_at_the_end_of_their_lifetime_after_their_replace
         assert all(link.age < 1.3 for link in proxy.links())
 
 
+@pytest.mark.alone
 def test_at_max_size_an_old_idle_connection_gives_its_place_one_at_a_time(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
