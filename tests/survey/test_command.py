@@ -50,6 +50,7 @@ def dsn(server: PostgresServer, proxy: FaultProxy) -> str:
     return f"postgresql://postgres:{SECRET}@{proxy.host}:{proxy.port}/postgres"
 
 
+@pytest.mark.alone
 def test_it_says_what_it_will_do_what_it_found_and_what_to_do(dsn: str, proxy: FaultProxy) -> None:
     proxy.idle_cut(1.0, "fatal:57P05")
     status, out, err = run(dsn, "--max-idle", "2", "--connections", "6")

@@ -66,6 +66,7 @@ def test_pgbouncer_says_why(server: PostgresServer) -> None:
     assert result.facts.pooler
 
 
+@pytest.mark.alone
 def test_a_unix_socket_has_no_keepalives() -> None:
     with TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o777)  # the server may run as somebody else

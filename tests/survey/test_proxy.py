@@ -152,6 +152,7 @@ def test_the_server_has_never_more_either(server: PostgresServer, proxy: FaultPr
     assert "too many connections" not in server.log_tail(400)
 
 
+@pytest.mark.alone
 def test_progress_is_told(server: PostgresServer, proxy: FaultProxy) -> None:
     told: list[Progress] = []
 

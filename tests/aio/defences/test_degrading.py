@@ -56,6 +56,7 @@ async def test_a_pool_that_fails_tells_the_cause_within_a_reconnect_period(
         await eventually(lambda: any(isinstance(h, events.Recovered) for h in heard))
 
 
+@pytest.mark.alone
 async def test_a_queue_that_cannot_be_served_in_time_is_refused_at_once(make: Any) -> None:
     async with make(2) as pool:
         await pool.wait(10)

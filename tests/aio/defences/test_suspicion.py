@@ -184,6 +184,7 @@ async def test_after_a_suspend_all_connections_are_tested_before_they_are_lent(
         assert not cuts(pool)
 
 
+@pytest.mark.alone
 async def test_a_caller_right_after_a_suspend_gets_no_connection_that_was_not_tested(
     make: Any, proxy: FaultProxy, database: Database, monkeypatch: Any
 ) -> None:

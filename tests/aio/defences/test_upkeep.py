@@ -15,6 +15,7 @@ from tests.support.database import Database
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.alone
 async def test_keepalives_reach_every_idle_connection_in_each_interval_so_that_none_is_cut(
     make: Any, proxy: FaultProxy
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_pool_that_fails_tells_the_cause_within_a_reconnect_period(
         eventually(lambda: any(isinstance(h, events.Recovered) for h in heard))
 
 
+@pytest.mark.alone
 def test_a_queue_that_cannot_be_served_in_time_is_refused_at_once(make: Any) -> None:
     with make(2) as pool:
         pool.wait(10)

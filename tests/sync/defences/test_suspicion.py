@@ -8,6 +8,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from everpool import clock
 from everpool.lab import SILENCE, Drop, FaultProxy, Hold, fatal
 from tests.support.database import Database
@@ -183,6 +185,7 @@ def test_after_a_suspend_all_connections_are_tested_before_they_are_lent(
         assert not cuts(pool)
 
 
+@pytest.mark.alone
 def test_a_caller_right_after_a_suspend_gets_no_connection_that_was_not_tested(
     make: Any, proxy: FaultProxy, database: Database, monkeypatch: Any
 ) -> None:

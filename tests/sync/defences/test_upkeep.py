@@ -16,6 +16,7 @@ from tests.support.threads import eventually, sleep
 from tests.sync.defences.measure import Pings, at_rest, cuts, is_whole, request
 
 
+@pytest.mark.alone
 def test_keepalives_reach_every_idle_connection_in_each_interval_so_that_none_is_cut(
     make: Any, proxy: FaultProxy
 ) -> None:
