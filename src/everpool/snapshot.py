@@ -152,7 +152,8 @@ class Snapshot:
     :param deadlines: loans whose deadline came: their query was cancelled and the connection came
         back (``"cancelled"``), or the connection was ended under its borrower (``"ended"``).
     :param side_connections: how many the pool has open, for ``watch_queries``, beside those that
-        ``max_size`` limits: 0 or 1.
+        ``max_size`` limits: 0 or 1. Pools on one host share it, and each reports it: the sum over
+        pools says nothing.
     :param retired: how many the pool closed, by why.
     :param deaths: the last cuts, oldest first.
     :param wait: how long callers waited who got a connection.

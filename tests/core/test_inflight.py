@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,8 +83,7 @@ class Watched(World):
                 if not self.lost:
                     self._ask(inquiry)
             case Dismiss():
-                if self.machine.side_connections:
-                    self.machine.side_closed()
+                self.machine.side = None
             case _:
                 super()._carry_out(effect)
 
@@ -98,8 +98,8 @@ class Watched(World):
         if not asked.reachable:
             machine.unreachable(inquiry, sights, self.now)
         else:
-            if not machine.side_connections and not inquiry.done:
-                machine.side_opened()
+            if not inquiry.done:
+                machine.side = SimpleNamespace(conn="a connection")
             alive = {*inquiry.loans.values()} - asked.gone
             machine.answered(inquiry, alive, asked.server, sights, self.now)
         self.settle()
