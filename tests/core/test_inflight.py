@@ -210,6 +210,23 @@ def test_of_a_standby_only_its_own_processes_are_known():
     assert world.aborts
 
 
+@pytest.mark.parametrize(
+    ("server", "certain"),
+    [
+        (SERVER, True),
+        (Incarnation(7, 4, 100, 60), True),  # promoted, its statistics reset
+        (Incarnation(7, 3, 200, 50), False),  # restarted, or a copy
+        (Incarnation(8, 3, 100, 50), False),
+    ],
+)
+def test_what_others_were_answered_concerns_the_same_life_of_the_same_server(server, certain):
+    one, two = (Slot(number, 0.0, 0) for number in range(2))
+    one.incarnation = two.incarnation = SERVER
+    assert Inquiry({one: 1, two: 2}, 0.0).concerns(server) is certain
+    two.incarnation = None
+    assert not Inquiry({one: 1, two: 2}, 0.0).concerns(server)
+
+
 def test_a_server_out_of_reach_ends_what_is_still_silent_after_a_connect_s_time():
     world = watched(3)
     silent, speaks, returned = world.queries(3)
