@@ -46,8 +46,8 @@ logger = logging.getLogger("everpool")
 # A connection kept from the last question may have been cut itself: then a new one decides.
 KEPT_ANSWERS_WITHIN = 1.0
 
-# Who waits for his turn waits so much longer: the one before him may find that it was cut, and is
-# making the new one for all.
+# Who waits for his turn waits so many times as long: the one before him may find that the connection
+# was cut, and then makes a new one for all.
 TURN = 1.5
 
 # Between two attempts at a server that refuses, or a proxy that has none to forward to.
@@ -180,10 +180,12 @@ class InFlight(Engine[CT]):
     def _conclude(self, inquiry: Inquiry, found: Answer | None, unreachable: bool) -> None:
         sights = _sights(inquiry.loans)
         machine = self._machine
+        side = machine.side
+        if side is not None and (side.conn is None or side.place is None):
+            self._leave_side()
         with self._mutex:
             if machine.inquiry is inquiry:
                 self._inquiring = None
-            side = machine.side
             if unreachable:
                 machine.unreachable(inquiry, sights, monotonic())
             elif found is not None:
@@ -191,8 +193,6 @@ class InFlight(Engine[CT]):
                 machine.answered(inquiry, alive, server, sights, monotonic())
             else:
                 machine.unclear(inquiry, monotonic())
-        if side is not None and (side.conn is None or side.place is None):
-            self._leave_side()
         self._perform()
 
 
