@@ -62,6 +62,14 @@ def session_attributes(conninfo: str, kwargs: Mapping[str, Any]) -> str:
     return str((_known(conninfo, kwargs) or {}).get("target_session_attrs") or "")
 
 
+def way(conninfo: str, kwargs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """To which hosts a conninfo leads, as they are written, and all that it is made with; both to
+    be compared, not shown: there is a password among the second."""
+    known = {name: str(value) for name, value in (_known(conninfo, kwargs) or {}).items()}
+    host, hostaddr, port = (known.get(name, "") for name in ("host", "hostaddr", "port"))
+    return (host, hostaddr, port or "5432"), tuple(sorted(known.items()))
+
+
 def hosts(conninfo: str, kwargs: Mapping[str, Any]) -> list[str]:
     """The full names of the hosts to connect to, as far as they are known before connecting."""
     found = str((_known(conninfo, kwargs) or {}).get("host") or "")

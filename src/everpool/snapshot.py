@@ -151,8 +151,9 @@ class Snapshot:
         connections were dropped without being returned (``"dropped"``).
     :param deadlines: loans whose deadline came: their query was cancelled and the connection came
         back (``"cancelled"``), or the connection was ended under its borrower (``"ended"``).
-    :param side_connections: how many the pool has open, for ``watch_queries``, beside those that
-        ``max_size`` limits: 0 or 1.
+    :param side_connections: how many the pool uses, for ``watch_queries``, beside those that
+        ``max_size`` limits: 0 or 1. Pools on one host share one, and each reports it: the sum over
+        pools says nothing.
     :param retired: how many the pool closed, by why.
     :param deaths: the last cuts, oldest first.
     :param wait: how long callers waited who got a connection.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,8 +83,7 @@ class Watched(World):
                 if not self.lost:
                     self._ask(inquiry)
             case Dismiss():
-                if self.machine.side_connections:
-                    self.machine.side_closed()
+                self.machine.side = None
             case _:
                 super()._carry_out(effect)
 
@@ -98,8 +98,8 @@ class Watched(World):
         if not asked.reachable:
             machine.unreachable(inquiry, sights, self.now)
         else:
-            if not machine.side_connections and not inquiry.done:
-                machine.side_opened()
+            if not inquiry.done:
+                machine.side = SimpleNamespace(conn="a connection")
             alive = {*inquiry.loans.values()} - asked.gone
             machine.answered(inquiry, alive, asked.server, sights, self.now)
         self.settle()
@@ -208,6 +208,23 @@ def test_of_a_standby_only_its_own_processes_are_known():
     world.asked.server, world.asked.gone = slot.incarnation, {conn_of(world, caller)}
     world.run(1.5 * PERIOD)
     assert world.aborts
+
+
+@pytest.mark.parametrize(
+    ("server", "certain"),
+    [
+        (SERVER, True),
+        (Incarnation(7, 4, 100, 60), True),  # promoted, its statistics reset
+        (Incarnation(7, 3, 200, 50), False),  # restarted, or a copy
+        (Incarnation(8, 3, 100, 50), False),
+    ],
+)
+def test_what_others_were_answered_concerns_the_same_life_of_the_same_server(server, certain):
+    one, two = (Slot(number, 0.0, 0) for number in range(2))
+    one.incarnation = two.incarnation = SERVER
+    assert Inquiry({one: 1, two: 2}, 0.0).concerns(server) is certain
+    two.incarnation = None
+    assert not Inquiry({one: 1, two: 2}, 0.0).concerns(server)
 
 
 def test_a_server_out_of_reach_ends_what_is_still_silent_after_a_connect_s_time():

@@ -3,15 +3,22 @@
 
 """Asking a server about queries in flight, on a connection beside the pool's.
 
-The core decides when and about which (`everpool.core.inflight`). The connection is made by a job of
-the connectors, and kept for a while for the next question. Whoever has it at the moment closes it:
-the job while it asks, the pool between questions.
+The core decides when and about which (`everpool.core.inflight`). The connection is shared with other
+pools (`side`), made and asked on by a job of the connectors, and kept for a while for the next
+question.
+
+It may have been made with another pool's user, database and password. It is used for one thing only,
+to ask who the server is and which of its processes exist, and never lent. What it answers counts
+only if that is certain to be the server of the queries in question: a pooler sends each database to
+another. Otherwise the pool asks on one that is made as its own are. That nobody is there it only
+concludes from connects of its own.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import ExitStack
 from time import monotonic
 from traceback import clear_frames
 from typing import Any, ClassVar
@@ -20,7 +27,7 @@ from weakref import ref
 import psycopg
 from psycopg_pool.abc import CT
 
-from ..conninfo import prepare
+from ..conninfo import prepare, way
 from ..core import effects as order
 from ..core.incarnation import Incarnation
 from ..core.inflight import Inquiry, Sight
@@ -32,11 +39,16 @@ from ..runtime import threads as rt
 from ..watch import Link
 from ..work.flight import demand
 from .engine import ACTIVE, Engine, _close_unowned, _told
+from .side import Side, join
 
 logger = logging.getLogger("everpool")
 
 # A connection kept from the last question may have been cut itself: then a new one decides.
 KEPT_ANSWERS_WITHIN = 1.0
+
+# Who waits for his turn waits so many times as long: the one before him may find that the connection
+# was cut, and then makes a new one for all.
+TURN = 1.5
 
 # Between two attempts at a server that refuses, or a proxy that has none to forward to.
 PAUSE = 0.25
@@ -48,27 +60,15 @@ class Unreachable(Exception):
     """For as long as a connect may take, none could be made."""
 
 
-class Side:
-    """The connection beside the pool's. ``busy``: a job has it."""
-
-    __slots__ = ("busy", "conn", "link", "slot")
-
-    def __init__(self, conn: Any, link: Link, slot: Slot) -> None:
-        self.conn = conn
-        self.link = link
-        self.slot = (
-            slot  # none of the core's: whoever asks the link for one finds that it is OPENING
-        )
-        self.busy = True
-
-
 class InFlight(Engine[CT]):
-    _side: Side | None
     _inquiring: rt.Job | None
+    _asking: Link | None  # the question under way
+    _way: tuple[Hashable, ...]  # the places to look for a side connection; the last is its own
 
     def _assemble(self, policy: Policy) -> None:
         super()._assemble(policy)
-        self._side = self._inquiring = None
+        self._inquiring = self._asking = None
+        self._way = ()
 
     # -- orders -------------------------------------------------------------------------------
 
@@ -89,7 +89,11 @@ class InFlight(Engine[CT]):
 
     def _order_dismiss(self, effect: order.Dismiss) -> None:
         job, self._inquiring = self._inquiring, None
-        self._part_with_side()
+        self._leave_side()
+        with self._mutex:
+            link = self._asking
+        if link is not None:
+            link.abort()  # our own question; another pool's is left alone
         if job is not None:
             job.stop()
 
@@ -102,46 +106,41 @@ class InFlight(Engine[CT]):
 
     # -- the connection -----------------------------------------------------------------------
 
-    def _keep_side(self, conn: Any, inquiry: Inquiry) -> Side | None:
-        """Make a new connection the pool's, busy; None if it is not wanted any more."""
-        slot = Slot(0, monotonic(), 0)
-        link = self._watch.add(conn.pgconn.socket, slot)
-        if type(conn).wait is rt.STOCK.wait:
-            conn.wait = rt.interruptible_wait(conn, link)
-        if type(conn).cancel_safe is rt.STOCK.cancel_safe:
-            conn.cancel_safe = rt.brief_cancel(conn, link)
-        conn._pool = None  # it goes quietly, with a forgotten pool
-        side = Side(conn, link, slot)
-        with self._mutex:
-            if not inquiry.done:
-                self._side = side
-                self._machine.side_opened()
+    def _take_side(self, place: Hashable, inquiry: Inquiry, turn: ExitStack) -> Side | None:
+        """The side connection of a place, or what is to become it, in our turn. None: unwanted.
+
+        Whoever has it may wait for an answer that does not come: then one for this time.
+        """
+        side = self._machine.side or join(place, self)
+        while self._share(side, inquiry):
+            if side.take(TURN * KEPT_ANSWERS_WITHIN, lambda: inquiry.done):
+                turn.callback(side.give_back)
                 return side
-        link.close()
+            self._leave_side()
+            side = Side(None)
+            side.pools.add(self)
+        side.leave(self)
         return None
 
-    def _part_with_side(self) -> None:
-        """Close the connection, or have the job that uses it do so."""
+    def _share(self, side: Side, inquiry: Inquiry) -> bool:
         with self._mutex:
-            side, self._side = self._side, None
-            busy = side is not None and side.busy
-        if side is not None:
-            if busy:
-                side.link.abort()
-            else:
-                self._close_side(side)
+            if not inquiry.done:
+                self._machine.side = side
+            return not inquiry.done
 
-    def _close_side(self, side: Side) -> None:
-        side.link.close()
-        _close_unowned(side.conn)
+    def _leave_side(self) -> None:
         with self._mutex:
-            self._machine.side_closed()
+            side, self._machine.side = self._machine.side, None
+            self._way = ()
+        if side is not None:
+            side.leave(self)
 
     def _ask_side(self, side: Side, inquiry: Inquiry, seconds: float) -> Answer:
-        """Ask on a connection that is ``busy`` for us.
+        """Ask on a side connection, in our turn.
 
         :raises psycopg.Error, TimeoutError: there was no such answer; the connection is closed.
         """
+        conn, link = side.conn, None
         found: Answer | None = None
 
         def ask(conn: Any) -> None:
@@ -149,31 +148,43 @@ class InFlight(Engine[CT]):
             found = _ask(conn, [pid for pid in inquiry.loans.values() if pid])
 
         try:
-            self._bounded(ask, side.conn, side.link, monotonic() + seconds)
-        finally:
+            # None of the core's slots: nobody is told when it hangs up.
+            link = self._watch.add(conn.pgconn.socket, Slot(0, monotonic(), 0))
+            if type(conn).wait is rt.STOCK.wait:
+                conn.wait = rt.interruptible_wait(conn, link)
+            if type(conn).cancel_safe is rt.STOCK.cancel_safe:
+                conn.cancel_safe = rt.brief_cancel(conn, link)
             with self._mutex:
-                if found is None and self._side is side:
-                    self._side = None
-                side.busy = False
-                kept = self._side is side
-            if not kept:
-                self._close_side(side)
+                self._asking = link
+            if inquiry.done:
+                raise TimeoutError
+            self._bounded(ask, conn, link, monotonic() + seconds)
+        finally:
+            self._asking = None
+            if link is not None:
+                link.close()
+            if found is None:
+                side.drop()
         assert found is not None
         return found
 
-    def _take_side(self) -> Side | None:
-        """The connection kept from the last question, busy."""
-        with self._mutex:
-            side = self._side
-            if side is not None:
-                side.busy = True
-            return side
+    def _ask_kept(self, side: Side, inquiry: Inquiry) -> Answer | None:
+        """Ask on the connection kept from the last question. None: there is none any more."""
+        if side.conn is not None:
+            try:
+                return self._ask_side(side, inquiry, KEPT_ANSWERS_WITHIN)
+            except (psycopg.Error, TimeoutError):
+                pass
+        return None
 
     def _conclude(self, inquiry: Inquiry, found: Answer | None, unreachable: bool) -> None:
         sights = _sights(inquiry.loans)
         machine = self._machine
+        side = machine.side
+        if side is not None and (side.conn is None or side.place is None):
+            self._leave_side()
         with self._mutex:
-            if self._machine.inquiry is inquiry:
+            if machine.inquiry is inquiry:
                 self._inquiring = None
             if unreachable:
                 machine.unreachable(inquiry, sights, monotonic())
@@ -230,17 +241,43 @@ def _inquire(pool_ref: ref[Any], inquiry: Inquiry, job: rt.Job) -> Answer | None
     :raises Unreachable: it is not.
     :raises Exception: nothing was found out.
     """
+    pool: Any
+    stranger: Incarnation | None = None
+    places = _places(pool_ref)
+    with ExitStack() as turn:
+        for place in places:
+            pool = pool_ref()
+            side = pool and pool._take_side(place, inquiry, turn)
+            if side is None:
+                return None
+            found: Answer | None = pool._ask_kept(side, inquiry)
+            if found is None:
+                del pool
+                return _ask_anew(pool_ref, side, places[-1], stranger, inquiry, job)
+            stranger = found[0]
+            if side.how == places[-1] or inquiry.concerns(stranger):
+                return found
+            pool._leave_side()
+            pool._way = places[-1:]
+            turn.close()
+    return None
+
+
+def _ask_anew(
+    pool_ref: ref[Any],
+    side: Side,
+    how: Hashable,
+    stranger: Incarnation | None,
+    inquiry: Inquiry,
+    job: rt.Job,
+) -> Answer | None:
+    """Ask on a new side connection, in our turn. As `_inquire`.
+
+    :param stranger: who answered on a connection made by others; he might have been another.
+    """
     pool: Any = pool_ref()
     if pool is None:
         return None
-    found: Answer
-    side = pool._take_side()
-    if side is not None:
-        try:
-            found = pool._ask_side(side, inquiry, KEPT_ANSWERS_WITHIN)
-            return found
-        except (psycopg.Error, TimeoutError):
-            pass
     limit = monotonic() + pool._policy.connect_timeout
     while True:
         conn = None
@@ -256,15 +293,53 @@ def _inquire(pool_ref: ref[Any], inquiry: Inquiry, job: rt.Job) -> Answer | None
             _close_unowned(conn)
             return None
         if conn is not None:
-            side = pool._keep_side(conn, inquiry)
-            if side is None:
-                _close_unowned(conn)
-                return None
-            found = pool._ask_side(side, inquiry, pool._policy.callback_timeout)
+            conn._pool = None  # it goes quietly, with a forgotten pool
+            side.conn, side.how = conn, how
+            found: Answer = pool._ask_side(side, inquiry, pool._policy.callback_timeout)
+            if found[0] == stranger:  # restarted, say: theirs will do from now on
+                side.place = None
             return found
         if monotonic() >= limit:
             raise Unreachable
         rt.sleep(PAUSE)
+
+
+def _places(pool_ref: ref[Any]) -> tuple[Hashable, ...]:
+    """Where to look for a side connection. Who goes by the last of these connects as the pool does."""
+    pool = pool_ref()
+    if pool is None:
+        return ()
+    if pool._machine.side is None:
+        del pool
+        connection_class, conninfo, kwargs = _parameters(pool_ref)
+        where: Hashable
+        where, how = way(conninfo, kwargs)
+        connect = getattr(connection_class.connect, "__func__", None)
+        stock = connect is rt.STOCK.connect.__func__  # type: ignore[attr-defined]
+        # Where another connect leads to, and by what, only that knows.
+        places = where, (where, how if stock else pool_ref)
+        pool = pool_ref()
+        if pool is None:
+            return ()
+        pool._way = places
+    return pool._way  # type: ignore[no-any-return]
+
+
+def _parameters(pool_ref: ref[Any]) -> tuple[Any, str, dict[str, Any]]:
+    """The connection class, and what its ``connect`` gets: as for the pool's own.
+
+    :raises ReferenceError: the pool is gone.
+    """
+    pool = pool_ref()
+    if pool is None:
+        raise ReferenceError
+    connection_class, policy = pool.connection_class, pool._policy
+    primary = pool._machine.wants_primary
+    sources = pool.conninfo, pool.kwargs
+    del pool
+    conninfo = rt.resolve(sources[0]) or ""
+    kwargs = {**(rt.resolve(sources[1]) or {}), "autocommit": True}
+    return connection_class, prepare(conninfo, kwargs, policy, primary=primary), kwargs
 
 
 def _connect(pool_ref: ref[Any], job: rt.Job) -> Any:
@@ -272,17 +347,8 @@ def _connect(pool_ref: ref[Any], job: rt.Job) -> Any:
 
     :raises psycopg.Error: it failed.
     """
-    pool = pool_ref()
-    if pool is None:
-        return None
-    connection_class, policy = pool.connection_class, pool._policy
-    primary = pool._machine.wants_primary
-    sources = pool.conninfo, pool.kwargs
-    del pool
-    conninfo = rt.resolve(sources[0]) or ""
-    kwargs = {**(rt.resolve(sources[1]) or {}), "autocommit": True}
-    how = prepare(conninfo, kwargs, policy, primary=primary)
-    return rt.connect(lambda: connection_class.connect(how, **kwargs), job)
+    connection_class, conninfo, kwargs = _parameters(pool_ref)
+    return rt.connect(lambda: connection_class.connect(conninfo, **kwargs), job)
 
 
 def _ask(conn: Any, pids: list[int]) -> Answer:

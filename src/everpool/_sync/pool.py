@@ -584,8 +584,9 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             slot.state, slot.since = State.GONE, -inf  # what the child holds it only closes
             if slot.link:
                 slot.link.anchor = None
-        if self._side is not None and not self._side.conn.closed:
-            sockets.append(self._side.conn.pgconn.socket)
+        side = self._machine.side  # others that share it bury it too
+        if side is not None and side.conn is not None and not side.conn.closed:
+            sockets.append(side.conn.pgconn.socket)
         fork.bury(self._watch, sockets)
         self._lessons = self._findings()  # without the lock: it may be held by nobody
         self._assemble(self._policy)

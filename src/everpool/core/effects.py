@@ -72,7 +72,7 @@ class Inquire:
 
 @dataclass(frozen=True, slots=True)
 class Dismiss:
-    """Close the connection beside the pool's, and stop making one."""
+    """Share the connection beside the pool's no more, and stop making one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,14 +60,23 @@ class Inquiry:
         self.done = False
         self.void = False  # this process stood still meanwhile: silence proves nothing
 
+    def concerns(self, server: Incarnation) -> bool:
+        """Whether it is for certain about this server, in its present life, whoever asked it.
+
+        Copies share the ``system``, and a pooler leads some to the one and some to the other.
+        """
+        lives = [slot.incarnation for slot in self.loans]
+        own = server.system, server.started
+        return all(life is not None and (life.system, life.started) == own for life in lives)
+
 
 class InFlight(Deadlines):
-    __slots__ = ("_dismiss_at", "_look_at", "inquiry", "side_connections")
+    __slots__ = ("_dismiss_at", "_look_at", "inquiry", "side")
 
     def __init__(self, policy: Policy, now: float, random: Callable[[], float]) -> None:
         super().__init__(policy, now, random)
         self.inquiry: Inquiry | None = None  # under way
-        self.side_connections = 0  # beside those that max_size limits
+        self.side: Any = None  # the shells' share in a connection to ask on; it has a ``conn``
         self._look_at = now
         self._dismiss_at = inf
 
@@ -92,7 +101,7 @@ class InFlight(Deadlines):
             return
         if due:
             self.effects.append(LookInto(tuple(due)))
-        if self.side_connections:
+        if self.side is not None:
             if now >= self._dismiss_at:
                 self.effects.append(Dismiss())
             else:
@@ -172,15 +181,15 @@ class InFlight(Deadlines):
 
     # -- the connection beside ----------------------------------------------------------------
 
-    def side_opened(self) -> None:
-        self.side_connections += 1
-
-    def side_closed(self) -> None:
-        self.side_connections -= 1
+    @property
+    def side_connections(self) -> int:
+        """How many there are, beside those that max_size limits."""
+        side = self.side
+        return int(side is not None and side.conn is not None)
 
     def _stop_asking(self) -> None:
         """The pool is being closed."""
-        if self.inquiry is not None or self.side_connections:
+        if self.inquiry is not None or self.side is not None:
             self.effects.append(Dismiss())
         if self.inquiry is not None:
             self._finish(self.inquiry)

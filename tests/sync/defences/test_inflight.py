@@ -89,7 +89,7 @@ def test_a_slow_query_is_left_alone_and_returns_its_result(make: Any, database: 
         assert how == "answered" and took >= 3 * PERIOD
         assert not cuts(pool) and is_whole(pool, 1)
         assert len(database.pids()) == 2
-        side_conn = pool._side.conn
+        side_conn = pool._machine.side.conn
     assert side(pool) == 0 and side_conn.closed
     eventually(lambda: not database.pids())
 
@@ -117,7 +117,7 @@ def test_a_transaction_is_repeated_though_the_connection_to_ask_on_was_cut_too(
         pool.wait()
         worker = spawn(pool.run, work)
         pids = asleep(database)
-        eventually(lambda: pool._side is not None and not pool._side.busy)
+        eventually(lambda: pool._machine.side is not None and not pool._machine.side.taken)
         before = len(questions)
         proxy.cut(SILENCE)
         database.kill(*pids)
@@ -205,11 +205,11 @@ def test_a_forked_child_does_not_touch_its_parent_s(make: Any, database: Databas
         worker = spawn(sleeper, pool, 0.3)
         eventually(lambda: side(pool))
         worker.result()
-        pids, descriptor = database.pids(), pool._side.conn.pgconn.socket
+        pids, descriptor = database.pids(), pool._machine.side.conn.pgconn.socket
         child = os.fork()
         if not child:
             buried = socket.socket(fileno=os.dup(descriptor)).family == socket.AF_UNIX
-            os._exit(not buried or pool._side is not None)
+            os._exit(not buried or pool._machine.side is not None)
         assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222  it does nothing that takes time
         assert side(pool) == 1 and len(pids) == 2
         assert sleeper(pool, 0.2)[0] == "answered"

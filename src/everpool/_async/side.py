@@ -1,0 +1,100 @@
+"""The connection beside the pools': one for each place that they lead to, shared by all of them.
+
+Shared by all pools of threads of a process, and by all pools of one event loop. It belongs to those
+that share it: the last one that leaves closes it, and it goes with the last that is forgotten.
+Between, it is the one's whose **turn** it is: only he makes it, asks on it, closes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from threading import Lock
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+from ..runtime import aio as rt
+from .engine import _close_unowned
+
+# Who waits for his turn looks so often: a question takes a few milliseconds, and two pools rarely
+# ask at once.
+STEP = 0.01
+
+
+class Side:
+    """
+    :ivar place: by which others find it; None if they are not to.
+    :ivar how: what the connection was made with.
+    :ivar conn: None if there is none at the moment.
+    :ivar taken: it is somebody's turn.
+    """
+
+    __slots__ = ("__weakref__", "conn", "how", "place", "pools", "taken")
+
+    def __init__(self, place: Hashable) -> None:
+        self.place = place
+        self.how: Hashable = None
+        self.conn: Any = None
+        self.taken = False
+        self.pools: WeakSet[Any] = WeakSet()
+
+    async def take(self, seconds: float, unwanted: Callable[[], bool]) -> bool:
+        """Wait so long for the turn, which must be given back; False if it did not come."""
+        limit = monotonic() + seconds
+        while True:
+            with _lock:
+                if not self.taken:
+                    self.taken = True
+                    return True
+            if monotonic() >= limit or unwanted():
+                return False
+            await rt.sleep(STEP)
+
+    def give_back(self) -> None:
+        with _lock:
+            self.taken = False
+            conn = self._unshared()
+        _close_unowned(conn)
+
+    def leave(self, pool: Any) -> None:
+        """Share it no more."""
+        with _lock:
+            self.pools.discard(pool)
+            conn = self._unshared()
+        _close_unowned(conn)
+
+    def _unshared(self) -> Any:
+        """What is to be closed: a connection that nobody shares or uses."""
+        conn = None
+        if not self.pools and not self.taken:
+            conn, self.conn = self.conn, None
+        return conn
+
+    def drop(self) -> None:
+        """Close the connection, in our turn: it is of no use any more."""
+        conn, self.conn = self.conn, None
+        _close_unowned(conn)
+
+
+_lock = Lock()  # of all sides; loops in several threads share the module
+_sides: WeakSet[Side] = WeakSet()
+
+
+def join(place: Hashable, pool: Any) -> Side:
+    """Share the one at this place, or begin one."""
+    with _lock:
+        side = next((side for side in _sides if side.place == place), None)
+        if side is None:
+            side = Side(place)
+            _sides.add(side)
+        side.pools.add(pool)
+    return side
+
+
+def _after_fork() -> None:
+    global _lock, _sides
+    _lock, _sides = Lock(), WeakSet()
+
+
+os.register_at_fork(after_in_child=_after_fork)
