@@ -135,12 +135,17 @@ class AsyncAttempt(Generic[ACT]):
                 conn: Any = await lease.__aenter__()
             else:
                 self._lease = None
-                conn = await pool.getconn(timeout)
+                if pool._own_doors or not pool._limited:
+                    conn = await pool.getconn(timeout)
+                else:  # the deadline of this work, not the pool's
+                    conn = await pool._borrow(timeout, work.until - monotonic())
             try:
                 slot = conn._slot
                 self._since = slot.since
                 if work.until < inf:
                     self._bound = pool._bind(slot, work.until)
+                elif pool._limited:
+                    pool._bind(slot, inf)  # the pool's, by somebody's own getconn
                 self._begun = await self._begin(conn)
                 conn.add_notice_handler(self._noted)
                 conn._num_transactions += 1  # psycopg: no commit() and rollback() inside

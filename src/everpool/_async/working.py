@@ -63,6 +63,8 @@ class AsyncWorking(AsyncReporting[ACT]):
 
     if TYPE_CHECKING:
         _direct: bool
+        _limited: bool
+        _own_doors: bool
         _plain: bool
         _patience: float
 
@@ -71,6 +73,8 @@ class AsyncWorking(AsyncReporting[ACT]):
         async def getconn(self, timeout: float | None = None) -> ACT: ...
 
         async def putconn(self, conn: ACT) -> None: ...
+
+        async def _borrow(self, timeout: float | None, deadline: float | None) -> ACT: ...
 
         async def _lend(
             self, timeout: float | None, until: float = inf, *, first: bool = False

@@ -138,12 +138,17 @@ class Attempt(Generic[CT]):
                 conn: Any = lease.__enter__()
             else:
                 self._lease = None
-                conn = pool.getconn(timeout)
+                if pool._own_doors or not pool._limited:
+                    conn = pool.getconn(timeout)
+                else:  # the deadline of this work, not the pool's
+                    conn = pool._borrow(timeout, work.until - monotonic())
             try:
                 slot = conn._slot
                 self._since = slot.since
                 if work.until < inf:
                     self._bound = pool._bind(slot, work.until)
+                elif pool._limited:
+                    pool._bind(slot, inf)  # the pool's, by somebody's own getconn
                 self._begun = self._begin(conn)
                 conn.add_notice_handler(self._noted)
                 conn._num_transactions += 1  # psycopg: no commit() and rollback() inside

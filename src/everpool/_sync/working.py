@@ -65,6 +65,8 @@ class Working(Reporting[CT]):
 
     if TYPE_CHECKING:
         _direct: bool
+        _limited: bool
+        _own_doors: bool
         _plain: bool
         _patience: float
 
@@ -73,6 +75,8 @@ class Working(Reporting[CT]):
         def getconn(self, timeout: float | None = None) -> CT: ...
 
         def putconn(self, conn: CT) -> None: ...
+
+        def _borrow(self, timeout: float | None, deadline: float | None) -> CT: ...
 
         def _lend(
             self, timeout: float | None, until: float = inf, *, first: bool = False

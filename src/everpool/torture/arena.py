@@ -80,8 +80,19 @@ class Plan:
         return Random(f"{self.seed}/{self.number}/{what}")
 
     def faults_of(self, spec: LaneSpec) -> list[Fault]:
-        random = self.random("faults", spec.name)
-        return make_faults(random, self.faults, token=spec.mode == "token", tasks=spec.tasks)
+        return make_faults(
+            self.random("faults", spec.name),
+            self.faults,
+            token=spec.mode == "token",
+            tasks=spec.tasks,
+            deadlines=bool(spec.mode),
+            pool_wide=self.pool_wide(spec),
+        )
+
+    def pool_wide(self, spec: LaneSpec) -> bool:
+        """Whether the lane's pool has a deadline for all, in this round: threads' and tasks' in
+        turn. (One that has none takes another, faster way.)"""
+        return bool(spec.mode) and spec.tasks == (self.number % 2 == 0)
 
     def events(self) -> list[Event]:
         random = self.random("events")
@@ -159,7 +170,13 @@ class _Stage:
         )
         conninfo = self.proxy.via(self.server.dsn)
         return make_lane(
-            spec, conninfo, self.striker, deeds, plan.faults_of(spec), self.round.books.note
+            spec,
+            conninfo,
+            self.striker,
+            deeds,
+            plan.faults_of(spec),
+            self.round.books.note,
+            plan.pool_wide(spec),
         )
 
     def admin(self) -> psycopg.Connection:
