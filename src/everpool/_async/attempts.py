@@ -48,7 +48,7 @@ class AsyncAttempts(Generic[ACT]):
         self.pid = getpid()
         self.met = False  # another transaction under the same key
         self.failure: BaseException | None = None  # what the last attempt ended with
-        self.abandoned: Begun | None = None  # whose connection was lost
+        self.abandoned: Begun | None = None  # whose connection was lost, and not its session
         self._pause = 0.0
         self._spent: set[Meaning] = set()  # reasons that are good for one repetition only
 
@@ -96,6 +96,7 @@ class AsyncAttempts(Generic[ACT]):
             try:
                 await rt.sleep(self._pause)
             except BaseException as ex:
+                self.end_abandoned()
                 mark(ex, last.outcome)
                 raise
         self._last = AsyncAttempt(self, number)
@@ -110,6 +111,12 @@ class AsyncAttempts(Generic[ACT]):
         if left <= 0:
             raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
         return min(self.pool._policy.timeout, left)
+
+    def end_abandoned(self) -> None:
+        """No attempt follows that would end it."""
+        abandoned, self.abandoned = self.abandoned, None
+        if abandoned is not None and getpid() == self.pid:  # else it is the parent's, and alive
+            self.pool._end_aside(abandoned)
 
     def exceeded(self, outcome: Outcome) -> DeadlineExceeded:
         """What to raise when time is up."""

@@ -122,6 +122,7 @@ class Attempt(Generic[CT]):
             _under_way.set((*around, self))
             return self._conn  # type: ignore[no-any-return]
         except BaseException as ex:
+            self._work.end_abandoned()
             if self._conn is not None:  # a key was pressed in the last moment
                 self._interrupted(self._conn, ex)
             else:
@@ -399,8 +400,6 @@ class Attempt(Generic[CT]):
         pool._part_with(conn, error, failure, verdict)
         if misuse:
             return error
-        if overdue:
-            return error if not isinstance(error, Exception) else self._late(error)
         if self.outcome is Outcome.UNKNOWN:
             if not isinstance(error, Exception):
                 self._find_out_aside()
@@ -412,16 +411,19 @@ class Attempt(Generic[CT]):
             if self.outcome is Outcome.UNKNOWN:
                 return unknown(begun, pool._ask_again, error)
             verdict = pool._judged(replace(failure, phase=Phase.WORK))
-        if isinstance(error, Exception):
+        if failure.lost:
+            work.abandoned = begun
+        if isinstance(error, Exception) and not overdue:
             if begun.key is not None and tokens.is_done_by_another(error):
                 if work.met:
                     return tokens.met()  # not the server's error: that quotes the key
                 self.repeat = work.met = True  # the next attempt finds what that one returned
             else:
                 self.repeat = loops and work.affords(verdict, failure, error, self.number)
-            if failure.lost:
-                work.abandoned = begun
-        return None if self.repeat else error
+        if self.repeat:
+            return None
+        work.end_abandoned()
+        return self._late(error) if overdue and isinstance(error, Exception) else error
 
     def _late(self, error: BaseException) -> BaseException:
         late = self._work.exceeded(Outcome.ROLLED_BACK)

@@ -38,6 +38,7 @@ from ..work.begin import Begin, Begun, Mode
 from ..work.failing import cause_of
 from ..work.token import Token
 from .attempts import Attempts, checked_attempts, checked_deadline
+from .ending import END_WITHIN, end_job
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _note_cause
 from .listener import HEARTBEAT, Listener
@@ -88,6 +89,8 @@ class Working(Reporting[CT]):
         self._anonymous = False  # the server cannot tell its incarnation
         self._tokens_work = False  # the table of tokens has been seen
         self._sweep_at = next_sweep(now)
+        # Sessions to be ended, and until when that is tried. While there are any, a job is at it.
+        self._left: list[tuple[Begun, float]] = []
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
@@ -311,6 +314,20 @@ class Working(Reporting[CT]):
         background = self._background
         if background is not None:
             background.connect(resolve_job, ref(self), begun, attempt)
+
+    def _end_aside(self, begun: Begun) -> None:
+        """Have the session of a lost transaction ended, if it is still there.
+
+        Not behind a pooler: its sessions are its own, and it ends what its client has left.
+        """
+        background = self._background
+        if background is None or begun.session is None:
+            return
+        with self._mutex:
+            begin = not self._left
+            self._left.append((begun, monotonic() + END_WITHIN))
+        if begin:
+            background.connect(end_job, ref(self))
 
     def _ask_again(self, ex: CommitUnknown, timeout: float) -> Outcome:
         """`CommitUnknown.resolve`."""
