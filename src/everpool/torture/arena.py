@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -201,6 +201,19 @@ class _Stage:
                     raise
                 sleep(0.02)
 
+    def _asked(self, query: LiteralString, *values: object) -> Any:
+        """One value, of a server that a backend killed just now may throw into recovery."""
+        until = monotonic() + 30.0
+        while True:
+            try:
+                with self._patient() as conn:
+                    row = conn.execute(query, values).fetchone()
+                assert row is not None
+                return row[0]
+            except psycopg.OperationalError:
+                if monotonic() > until:
+                    raise
+
     # -- The play --------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -251,16 +264,11 @@ class _Stage:
 
     def _promote(self, event: Event) -> None:
         self.wire.silence()
-        with self._patient() as conn:
-            before = conn.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        before = self._asked("SELECT pg_current_wal_insert_lsn()")
         sleep(event.seconds)
         begin = monotonic()
-        with self._patient() as conn:
-            row = conn.execute(
-                "SELECT (pg_current_wal_insert_lsn() - %s::pg_lsn)::bigint", before
-            ).fetchone()
-            assert row is not None
-            self.round.behind = row[0]
+        query = "SELECT (pg_current_wal_insert_lsn() - %s::pg_lsn)::bigint"
+        self.round.behind = self._asked(query, before)
         standby = self.standby
         if event.split:
             standby.promote()

@@ -144,7 +144,7 @@ def _story(told: Told, played: Round) -> str:
 
 def _explained(told: Told, played: Round) -> bool:
     """Whether the protocol allows it to stay unknown."""
-    if told.lane in _NAIVE or told.how == "CancelledError":
+    if told.lane in _NAIVE:
         return True
     return told.lane.startswith("xid") and played.disturbed(told.began, told.at)
 
