@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 from everpool import Outcome
 from everpool.torture import command
-from everpool.torture.books import Books, History, Told
-from everpool.torture.faults import CUTTING, Kind, make_faults
-from everpool.torture.lanes import LANES
+from everpool.torture.arena import Round
+from everpool.torture.books import LATE, Books, History, Told
+from everpool.torture.faults import CUTTING, POOL_WIDE, SILENT, Kind, make_faults
+from everpool.torture.lanes import LANES, LaneSpec
 from everpool.torture.report import Report
 from everpool.torture.run import Torture
 
@@ -73,6 +74,55 @@ def test_what_a_promotion_lost_is_told_by_the_old_primary(
     assert books.problems.get(7, set()) == problems
 
 
+@pytest.mark.parametrize(
+    ("overdue", "how", "problem"),
+    [
+        (LATE - 0.01, "DeadlineExceeded", ""),
+        (LATE + 0.01, "DeadlineExceeded", "late"),
+        (LATE + 0.01, "", "late"),
+        (-inf, "", ""),
+        (-0.1, "CommitUnknown", ""),
+        (-0.1, "PoolTimeout", "early"),
+        (-0.1, "DeadlineExceeded", "early"),
+        (0.0, "PoolTimeout", ""),
+    ],
+)
+@pytest.mark.parametrize("lane", [LANES[2], LANES[-1]])
+def test_who_is_free_too_late_or_refused_too_early_is_told_of(
+    overdue: float, how: str, problem: str, lane: LaneSpec
+) -> None:
+    plan = next(iter(Torture(100, 1, "all", True, inf).plans()))
+    played = Round(plan)
+    played.books.note(
+        Told(lane.name, 7, ROLLED_BACK, 0.0, 1.0, Kind.SILENT_WORK, how=how, overdue=overdue)
+    )
+    report = Report(seed=1)
+    report.add(played)
+    total = report.totals(lane.name)
+    assert [word for word in ("late", "early") if total[word]] == [problem] * bool(problem)
+    naive = not lane.mode
+    assert bool(report.broken) == (bool(problem) and not naive)
+    assert all(problem in line for line in report.broken)
+    assert report.latest == overdue
+
+
+def test_silence_without_end_comes_with_a_deadline_and_only_where_there_are_any() -> None:
+    plans = Torture(100_000, 1, "all", True, inf).plans()
+    for spec in LANES:
+        faults = [fault for plan in plans for fault in plan.faults_of(spec)]
+        silent = {fault.kind for fault in faults if fault.deadline is not None}
+        assert silent == (SILENT if spec.mode else set())
+        assert {fault.style.kind for fault in faults if fault.kind in silent} <= {"silence"}
+        assert bool(spec.mode) == any(fault.deadline == POOL_WIDE for fault in faults)
+        wide = [plan.pool_wide(spec) for plan in plans]
+        assert wide.count(True) == bool(spec.mode) * len(plans) / 2
+        assert all(
+            plan.pool_wide(spec) or fault.deadline != POOL_WIDE
+            for plan in plans
+            for fault in plan.faults_of(spec)
+        )
+
+
 def test_the_same_seed_makes_the_same_plan() -> None:
     def faults(seed: int) -> list[Any]:
         plans = Torture(20_000, seed, "all", True, inf).plans()
@@ -98,7 +148,7 @@ def test_a_plan_has_every_fault_at_every_byte() -> None:
 def test_only_tasks_are_cancelled() -> None:
     from random import Random
 
-    faults = make_faults(Random(1), 2000, token=True, tasks=False)
+    faults = make_faults(Random(1), 2000, token=True, tasks=False, deadlines=True, pool_wide=False)
     assert not {fault.kind for fault in faults} & {Kind.INTERRUPT, Kind.INTERRUPT_ASKING}
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from everpool.torture.faults import CUTTING
+from everpool.torture.faults import CUTTING, SILENT
 
 _MAIN = "from everpool.cli import main; main()"
 
@@ -33,6 +33,7 @@ def test_commits_are_told_as_they_are() -> None:
         assert total["committed"] > 0.9 * total["transactions"], name
         if name != "naive retry":
             assert total["lost"] == total["doubled"] == total["false"] == 0, name
+            assert total["late"] == total["early"] == 0, name
     cuts = sum(
         counts["transactions"]
         for name, lane in lanes.items()
@@ -40,6 +41,13 @@ def test_commits_are_told_as_they_are() -> None:
         if name != "naive retry" and kind in CUTTING
     )
     assert cuts > 100
+    silences = sum(
+        lane["faults"].get(kind, {"transactions": 0})["transactions"]
+        for lane in lanes.values()
+        for kind in SILENT
+    )
+    assert silences > 10
+    assert report["latest"] > 0  # somebody was ended by his deadline
     assert sum("promotion" in event for event in report["events"]) == 1
     # The checker is not blind: the naive loop does work twice.
     assert lanes["naive retry"]["total"]["doubled"]

@@ -36,7 +36,7 @@ class AsyncAttempts(Generic[ACT]):
 
     # Defaults of the class: most transactions change none of them.
     failure: BaseException | None = None
-    abandoned: Begun | None = None  # what began on a connection that was lost
+    abandoned: Begun | None = None  # what began on a connection that was lost, with its session
     loop: Place | None = None  # where the next round was asked for
     met = False  # another transaction under the same key
     _last: AsyncAttempt[ACT] | None = None
@@ -103,6 +103,7 @@ class AsyncAttempts(Generic[ACT]):
         try:
             await rt.sleep(self._pause)
         except BaseException as ex:
+            self.end_abandoned()
             mark(ex, last.outcome)
             raise
         return AsyncAttempt(self, last.number + 1)
@@ -118,6 +119,12 @@ class AsyncAttempts(Generic[ACT]):
         if left <= 0:
             raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
         return min(self.pool._policy.timeout, left)
+
+    def end_abandoned(self) -> None:
+        """No attempt follows that would end it."""
+        abandoned, self.abandoned = self.abandoned, None
+        if abandoned is not None and getpid() == self.pid:  # else it is the parent's, and alive
+            self.pool._end_aside(abandoned)
 
     def exceeded(self, outcome: Outcome) -> DeadlineExceeded:
         """What to raise when time is up."""

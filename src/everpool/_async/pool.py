@@ -301,6 +301,7 @@ class AsyncConnectionPool(AsyncWorking[ACT], psycopg_pool.AsyncConnectionPool[AC
             chosen: Any = get_origin(self.connection_class) or self.connection_class
             doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
             doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+            self._own_doors = not doors
             self._own_enter = chosen.__aenter__ is not connection.__aenter__
             plain_exit = (chosen.__aexit__, chosen.commit, chosen.rollback) == (
                 connection.__aexit__,

@@ -37,6 +37,7 @@ from ..work.failing import cause_of
 from ..work.token import Token
 from .attempt import AsyncAttempt
 from .attempts import AsyncAttempts, checked_attempts, checked_deadline
+from .ending import END_WITHIN, end_job
 from .engine import INERROR, INTRANS, UNKNOWN, _brief
 from .lending import _note_cause
 from .listener import HEARTBEAT, AsyncListener
@@ -64,6 +65,8 @@ class AsyncWorking(AsyncReporting[ACT]):
 
     if TYPE_CHECKING:
         _direct: bool
+        _limited: bool
+        _own_doors: bool
         _plain: bool
         _patience: float
 
@@ -72,6 +75,8 @@ class AsyncWorking(AsyncReporting[ACT]):
         async def getconn(self, timeout: float | None = None) -> ACT: ...
 
         async def putconn(self, conn: ACT) -> None: ...
+
+        async def _borrow(self, timeout: float | None, deadline: float | None) -> ACT: ...
 
         async def _lend(
             self, timeout: float | None, until: float = inf, *, first: bool = False
@@ -82,6 +87,8 @@ class AsyncWorking(AsyncReporting[ACT]):
         now = monotonic()
         self._learned = Learned()
         self._sweep_at = next_sweep(now)
+        # Sessions to be ended, and until when that is tried. While there are any, a job is at it.
+        self._left: list[tuple[Begun, float]] = []
         self._successes = 0
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
@@ -319,6 +326,20 @@ class AsyncWorking(AsyncReporting[ACT]):
         background = self._background
         if background is not None:
             background.connect(resolve_job, ref(self), begun, attempt)
+
+    def _end_aside(self, begun: Begun) -> None:
+        """Have the session of a lost transaction ended, if it is still there.
+
+        Not behind a pooler: its sessions are its own, and it ends what its client has left.
+        """
+        background = self._background
+        if background is None or begun.session is None:
+            return
+        with self._mutex:
+            begin = not self._left
+            self._left.append((begun, monotonic() + END_WITHIN))
+        if begin:
+            background.connect(end_job, ref(self))
 
     async def _ask_again(self, ex: CommitUnknown, timeout: float) -> Outcome:
         """`CommitUnknown.resolve`."""

@@ -127,6 +127,7 @@ class Attempt(Generic[CT]):
             _under_way.set((*around, self))
             return self._conn  # type: ignore[no-any-return]
         except BaseException as ex:
+            self._work.end_abandoned()
             if self._conn is not None:  # a key was pressed in the last moment
                 self._interrupted(self._conn, ex)
             else:
@@ -144,12 +145,17 @@ class Attempt(Generic[CT]):
                 conn: Any = lease.__enter__()
             else:
                 self._lease = None
-                conn = pool.getconn(timeout)
+                if pool._own_doors or not pool._limited:
+                    conn = pool.getconn(timeout)
+                else:  # the deadline of this work, not the pool's
+                    conn = pool._borrow(timeout, work.until - monotonic())
             try:
                 slot = conn._slot
                 self._since = slot.since
                 if work.until < inf:
                     self._bound = pool._bind(slot, work.until)
+                elif pool._limited:
+                    pool._bind(slot, inf)  # the pool's, by somebody's own getconn
                 if work.abandoned is not None:
                     self._free(conn, work.abandoned)
                 with conn.lock:
@@ -406,8 +412,6 @@ class Attempt(Generic[CT]):
         pool._part_with(conn, error, failure, verdict)
         if misuse:
             return error
-        if overdue:
-            return error if not isinstance(error, Exception) else self._late(error)
         if self.outcome is UNKNOWN:
             if not isinstance(error, Exception):
                 self._find_out_aside()
@@ -419,16 +423,19 @@ class Attempt(Generic[CT]):
             if self.outcome is UNKNOWN:
                 return unknown(begun, pool._ask_again, error)
             verdict = pool._judged(replace(failure, phase=WORK))
-        if isinstance(error, Exception):
+        if failure.lost:
+            work.abandoned = begun
+        if isinstance(error, Exception) and not overdue:
             if begun.key is not None and tokens.is_done_by_another(error):
                 if work.met:
                     return tokens.met()  # not the server's error: that quotes the key
                 self.repeat = work.met = True  # the next attempt finds what that one returned
             else:
                 self.repeat = loops and work.affords(verdict, failure, error, self.number)
-            if failure.lost:
-                work.abandoned = begun
-        return None if self.repeat else error
+        if self.repeat:
+            return None
+        work.end_abandoned()
+        return self._late(error) if overdue and isinstance(error, Exception) else error
 
     def _late(self, error: BaseException) -> BaseException:
         late = self._work.exceeded(ROLLED_BACK)

@@ -38,7 +38,7 @@ class Attempts(Generic[CT]):
 
     # Defaults of the class: most transactions change none of them.
     failure: BaseException | None = None
-    abandoned: Begun | None = None  # what began on a connection that was lost
+    abandoned: Begun | None = None  # what began on a connection that was lost, with its session
     loop: Place | None = None  # where the next round was asked for
     met = False  # another transaction under the same key
     _last: Attempt[CT] | None = None
@@ -96,6 +96,7 @@ class Attempts(Generic[CT]):
         try:
             rt.sleep(self._pause)
         except BaseException as ex:
+            self.end_abandoned()
             mark(ex, last.outcome)
             raise
         return Attempt(self, last.number + 1)
@@ -111,6 +112,12 @@ class Attempts(Generic[CT]):
         if left <= 0:
             raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)
         return min(self.pool._policy.timeout, left)
+
+    def end_abandoned(self) -> None:
+        """No attempt follows that would end it."""
+        abandoned, self.abandoned = self.abandoned, None
+        if abandoned is not None and getpid() == self.pid:  # else it is the parent's, and alive
+            self.pool._end_aside(abandoned)
 
     def exceeded(self, outcome: Outcome) -> DeadlineExceeded:
         """What to raise when time is up."""

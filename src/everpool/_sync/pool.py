@@ -293,6 +293,7 @@ class ConnectionPool(Working[CT], psycopg_pool.ConnectionPool[CT]):
             chosen: Any = get_origin(self.connection_class) or self.connection_class
             doors = (type(self).getconn, type(self).putconn) == (stock.getconn, stock.putconn)
             doors = doors and not {"getconn", "putconn"} & vars(self).keys()
+            self._own_doors = not doors
             self._own_enter = chosen.__enter__ is not connection.__enter__
             plain_exit = (chosen.__exit__, chosen.commit, chosen.rollback) == (
                 connection.__exit__,

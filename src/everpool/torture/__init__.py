@@ -4,8 +4,9 @@ A round has a PostgreSQL server with an asynchronous standby, a proxy, and lanes
 for threads and for tasks, in the modes ``commit="xid"`` and ``"token"``, and psycopg_pool with a loop
 that tries again after an ``OperationalError``. Each lane does transfers and increments; each leaves a
 row in a ledger without a unique constraint, so that work done twice is seen. Faults come from a seed:
-connections are cut at every byte of COMMIT and of its answer, COMMITs are held back and delivered
-after their client is gone and even after the pool has decided, backends are terminated, cancelled and
+connections are cut at every byte of COMMIT and of its answer, go silent until a deadline comes, or
+are forgotten by the path, COMMITs are held back and delivered after their client is gone and even
+after the pool has decided, backends are terminated, cancelled and
 killed, the server is killed and started again, and the standby is promoted while it is behind.
 
 What every caller was told is compared with the ledger: soon after, and in the end, when no session is
@@ -24,6 +25,7 @@ the pool.
       "took": 31.2,                    seconds
       "events": {"postmaster killed": 4, …},
       "bytes_behind": [48272, …],      of the log: how far behind the standby was, by round
+      "latest": 0.27,                  seconds after its deadline at which the last caller was free
       "versions": {"everpool": …, "psycopg": …, "psycopg_pool": …, "postgresql": …, "python": …},
       "lanes": {
         "xid, threads": {
@@ -40,6 +42,8 @@ the pool.
             "doubled": 0,              there more than once
             "false": 0,                told not to be committed, and there
             "without_outcome": 0,      an exception that did not say
+            "late": 0,                 whose caller was not free in time after its deadline
+            "early": 0,                refused, or ended, before the deadline
             "lost_by_history": 40      acknowledged by the old primary only
           },
           "raised": {"CommitUnknown: unknown": 2, …},

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -80,8 +80,19 @@ class Plan:
         return Random(f"{self.seed}/{self.number}/{what}")
 
     def faults_of(self, spec: LaneSpec) -> list[Fault]:
-        random = self.random("faults", spec.name)
-        return make_faults(random, self.faults, token=spec.mode == "token", tasks=spec.tasks)
+        return make_faults(
+            self.random("faults", spec.name),
+            self.faults,
+            token=spec.mode == "token",
+            tasks=spec.tasks,
+            deadlines=bool(spec.mode),
+            pool_wide=self.pool_wide(spec),
+        )
+
+    def pool_wide(self, spec: LaneSpec) -> bool:
+        """Whether the lane's pool has a deadline for all, in this round: threads' and tasks' in
+        turn. (One that has none takes another, faster way.)"""
+        return bool(spec.mode) and spec.tasks == (self.number % 2 == 0)
 
     def events(self) -> list[Event]:
         random = self.random("events")
@@ -159,7 +170,13 @@ class _Stage:
         )
         conninfo = self.proxy.via(self.server.dsn)
         return make_lane(
-            spec, conninfo, self.striker, deeds, plan.faults_of(spec), self.round.books.note
+            spec,
+            conninfo,
+            self.striker,
+            deeds,
+            plan.faults_of(spec),
+            self.round.books.note,
+            plan.pool_wide(spec),
         )
 
     def admin(self) -> psycopg.Connection:
@@ -183,6 +200,19 @@ class _Stage:
                 if monotonic() > until:
                     raise
                 sleep(0.02)
+
+    def _asked(self, query: LiteralString, *values: object) -> Any:
+        """One value, of a server that a backend killed just now may throw into recovery."""
+        until = monotonic() + 30.0
+        while True:
+            try:
+                with self._patient() as conn:
+                    row = conn.execute(query, values).fetchone()
+                assert row is not None
+                return row[0]
+            except psycopg.OperationalError:
+                if monotonic() > until:
+                    raise
 
     # -- The play --------------------------------------------------------------------------------
 
@@ -234,16 +264,11 @@ class _Stage:
 
     def _promote(self, event: Event) -> None:
         self.wire.silence()
-        with self._patient() as conn:
-            before = conn.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        before = self._asked("SELECT pg_current_wal_insert_lsn()")
         sleep(event.seconds)
         begin = monotonic()
-        with self._patient() as conn:
-            row = conn.execute(
-                "SELECT (pg_current_wal_insert_lsn() - %s::pg_lsn)::bigint", before
-            ).fetchone()
-            assert row is not None
-            self.round.behind = row[0]
+        query = "SELECT (pg_current_wal_insert_lsn() - %s::pg_lsn)::bigint"
+        self.round.behind = self._asked(query, before)
         standby = self.standby
         if event.split:
             standby.promote()

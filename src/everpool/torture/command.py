@@ -60,8 +60,9 @@ def torture(
     """Cut connections around COMMIT, and compare what pools say with what is in the tables.
 
     Starts PostgreSQL servers of its own, does transfers and increments through pool.run() and
-    pool.attempts(), and cuts connections at every byte of COMMIT and of its answer, delivers
-    COMMITs late, kills backends and servers, and promotes standbys that are behind.
+    pool.attempts(), and cuts connections at every byte of COMMIT and of its answer, lets them fall
+    silent, delivers COMMITs late, kills backends and servers, and promotes standbys that are
+    behind.
 
     The status is 0 if nothing that everpool said was wrong, 1 if something was, and 2 if the
     torture could not run.

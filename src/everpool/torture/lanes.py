@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from threading import Lock, Thread
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from everpool import Outcome
 
 from .books import Told
 from .deeds import Deed
-from .faults import Fault
+from .faults import POOL_WIDE, Fault
 from .strike import Striker
 from .trial import Trial
 
@@ -32,7 +33,7 @@ WORKERS = 8  # threads or tasks of a lane, and connections of its pool
 # right for a pool, but the cuts here are to come fast.
 GROWN = 0.25
 
-DEADLINE = 40.0  # seconds for one deed: longer than any outage here
+DEADLINE = 40.0  # seconds for a deed that is given no other: longer than any outage here
 ASK_AGAIN = 30.0  # seconds for `CommitUnknown.resolve`
 NAIVE_TRIES = 4  # once, and three times more
 
@@ -63,6 +64,7 @@ LANES = (
 class Lane(ABC):
     """The work of one pool.
 
+    :ivar deadline: the pool's own, in seconds.
     :ivar done: how many deeds are over.
     :ivar errors: what should not have happened in the lane itself.
     """
@@ -75,8 +77,10 @@ class Lane(ABC):
         deeds: Iterable[Deed],
         faults: Iterable[Fault],
         note: Callable[[Told], None],
+        pool_wide: bool,
     ) -> None:
         self.spec = spec
+        self.deadline = POOL_WIDE if pool_wide else inf
         self.striker = striker
         self.done = 0
         self.errors: list[BaseException] = []
@@ -133,19 +137,22 @@ class Lane(ABC):
         self, trial: Trial, error: BaseException | None, first: Outcome | None, last: Any
     ) -> None:
         how = "" if error is None else type(error).__name__
-        deed = trial.deed
+        deed, at = trial.deed, monotonic()
+        had = (trial.deadline or DEADLINE) if self.spec.mode else inf
+        overdue = (trial.freed or at) - trial.began - had
         self._note(
             Told(
                 self.spec.name,
                 deed.work,
                 last,
                 trial.began,
-                monotonic(),
+                at,
                 trial.struck,
                 trial.tries,
                 first,
                 how,
                 deed.keyed,
+                overdue,
             )
         )
 
@@ -156,13 +163,16 @@ class Lane(ABC):
             self.done += 1
 
 
-def settings(lane: Lane, deed: Deed) -> dict[str, Any]:
+def settings(lane: Lane, trial: Trial) -> dict[str, Any]:
     """Keyword arguments of `run` or `attempts`."""
+    deed = trial.deed
+    deadline = trial.deadline or DEADLINE
     commit: Any = lane.spec.mode
     if deed.keyed:
         commit = everpool.Token(f"work {deed.work}", work=repr(deed))
     level = psycopg.IsolationLevel.SERIALIZABLE if deed.serializable else None
-    return {"commit": commit, "deadline": DEADLINE, "isolation_level": level, "attempts": 4}
+    how = {"commit": commit, "isolation_level": level, "attempts": 4}
+    return how if deadline == lane.deadline else {**how, "deadline": deadline}
 
 
 class ThreadLane(Lane):
@@ -170,7 +180,12 @@ class ThreadLane(Lane):
 
     def make_pool(self) -> Any:
         return everpool.ConnectionPool(
-            self._conninfo, min_size=WORKERS, max_size=WORKERS, timeout=DEADLINE, open=True
+            self._conninfo,
+            min_size=WORKERS,
+            max_size=WORKERS,
+            timeout=DEADLINE,
+            deadline=self.deadline,
+            open=True,
         )
 
     def start(self) -> None:
@@ -204,7 +219,7 @@ class ThreadLane(Lane):
             self.errors.append(error)
 
     def _do(self, trial: Trial) -> None:
-        how = settings(self, trial.deed)
+        how = settings(self, trial)
         try:
             if trial.deed.inline:
                 for attempt in self._pool.attempts(**how):
@@ -243,7 +258,12 @@ class TaskLane(Lane):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with everpool.AsyncConnectionPool(
-            self._conninfo, min_size=WORKERS, max_size=WORKERS, timeout=DEADLINE, open=False
+            self._conninfo,
+            min_size=WORKERS,
+            max_size=WORKERS,
+            timeout=DEADLINE,
+            deadline=self.deadline,
+            open=False,
         ) as pool:
             self._pool: Any = pool
             await asyncio.gather(*(self._work() for _ in range(WORKERS)))
@@ -269,7 +289,7 @@ class TaskLane(Lane):
                 self._ended(trial)
 
     async def _do(self, trial: Trial) -> None:
-        how = settings(self, trial.deed)
+        how = settings(self, trial)
         try:
             if trial.deed.inline:
                 async for attempt in self._pool.attempts(**how):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import psycopg
@@ -14,12 +15,12 @@ import everpool
 from everpool import Outcome
 
 from .arena import Round
-from .books import Told, counted
+from .books import LATE, Told, counted
 from .lanes import LANES
 
 __all__ = ["NOTHING", "PROBLEMS", "Report", "as_json"]
 
-PROBLEMS = ("lost", "doubled", "false", "without outcome")
+PROBLEMS = ("lost", "doubled", "false", "without outcome", "late", "early")
 """What must not happen."""
 
 _COLUMNS = (
@@ -43,6 +44,8 @@ class Report:
     """The sum of rounds.
 
     :ivar lanes: counts by lane and by the fault that was brought down.
+    :ivar latest: seconds after its deadline, or before if negative, at which the last caller was
+        free.
     :ivar broken: what is not as it must be.
     """
 
@@ -56,6 +59,7 @@ class Report:
     events: Counter[str] = field(default_factory=Counter)
     behind: list[int] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    latest: float = -inf
     took: float = 0.0
     version: str = ""
 
@@ -82,6 +86,8 @@ class Report:
                 )
             found = [*played.books.problems.get(told.work, ())]
             found += ["without outcome"] * (told.outcome is None)
+            found += ["late"] * (told.overdue > LATE) + ["early"] * told.early
+            self.latest = max(self.latest, told.overdue)
             if told.lane not in _NAIVE and (wrong := set(found) & set(PROBLEMS)):
                 self.broken.append(f"{where}: {', '.join(wrong)}: {_story(told, played)}")
         for (lane, kind), tolds in by_lane.items():
@@ -128,6 +134,8 @@ def _story(told: Told, played: Round) -> str:
     )
     if told.how:
         text += f" by {told.how}"
+    if told.overdue > 0:
+        text += f", {told.overdue:.3f} s after its deadline"
     if (history := played.history) is not None:
         rows = history.rows.get(told.work, 0)
         text += f", {told.at - history.until:+.3f} s from the promotion; {rows} on the old primary"
@@ -136,7 +144,7 @@ def _story(told: Told, played: Round) -> str:
 
 def _explained(told: Told, played: Round) -> bool:
     """Whether the protocol allows it to stay unknown."""
-    if told.lane in _NAIVE or told.how == "CancelledError":
+    if told.lane in _NAIVE:
         return True
     return told.lane.startswith("xid") and played.disturbed(told.began, told.at)
 
@@ -152,6 +160,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "took": round(report.took, 1),
         "events": dict(report.events),
         "bytes_behind": report.behind,
+        "latest": round(report.latest, 3),
         "versions": {
             "everpool": everpool.__version__,
             "psycopg": psycopg.__version__,

@@ -31,7 +31,7 @@ from everpool.lab import (
 from everpool.lab.faults import Action, Direction, Message
 from everpool.lab.frames import Frame, error_response
 
-from .faults import CUTTING, Fault, Kind
+from .faults import CUTTING, SILENT, Fault, Kind
 
 __all__ = ["Blow", "Striker"]
 
@@ -41,7 +41,11 @@ _RULES: dict[Kind, tuple[Message, Callable[[Style], Action]]] = {
     Kind.BEFORE_COMMITTED: (COMMITTED, CutBefore),
     Kind.AFTER_COMMITTED: (COMMITTED, CutAfter),
     Kind.BEFORE_READY: (READY, CutBefore),
+    Kind.FORGOTTEN_BEGIN: (READY, CutAfter),
+    Kind.SILENT_COMMIT: (COMMIT, CutBefore),
+    Kind.SILENT_COMMITTED: (COMMITTED, CutBefore),
 }
+_AT_ONCE = frozenset((Kind.FORGOTTEN_COMMIT, Kind.FORGOTTEN_WORK, Kind.SILENT_WORK))
 _WAITING_FOR_STANDBY = frozenset((Kind.SYNC_CANCEL, Kind.SYNC_TERMINATE, Kind.SYNC_CUT))
 
 _SILENCE = 0.15  # seconds of silence before it is ended by a reset
@@ -64,7 +68,9 @@ class Blow:
         if rule is None:
             return
         if isinstance(rule.action, Hold):
-            if self.fault.kind is Kind.AFTER_VERDICT:
+            if self.fault.kind is Kind.SILENT_LATE and not rule.hits:
+                rule.remove()  # the deadline came first: no COMMIT of anybody else's is meant
+            elif self.fault.kind is not Kind.LATE:
                 rule.release()
         else:
             rule.remove()
@@ -97,7 +103,8 @@ class Striker:
             raise self.errors[0]
 
     def strike(self, fault: Fault, pid: int, interrupt: Callable[[], object] | None = None) -> Blow:
-        """Bring it down on the connection of this backend, whose COMMIT comes next.
+        """Bring it down on the connection of this backend, where its COMMIT, or the statement that
+        is meant, comes next.
 
         :param interrupt: cancels the task that is at it.
         """
@@ -114,11 +121,20 @@ class Striker:
                 proxy.cut_at_byte(fault.count, style, direction=direction, link=link)
             self._end_silence(style, link)
             return Blow(fault)
+        if kind is Kind.SILENT_WORK and fault.count % 2:  # executed, but not answered to the end
+            return Blow(fault, proxy.on(READY, CutBefore(style), link=link))
+        if kind in _AT_ONCE:
+            with suppress(LookupError):
+                proxy.cut(style, link=link)
+            return Blow(fault)
         if kind in _RULES:
             message, action = _RULES[kind]
             rule = proxy.on(message, action(style), link=link)
-            self._end_silence(style, link)
+            if kind not in SILENT:
+                self._end_silence(style, link)
             return Blow(fault, rule)
+        if kind is Kind.SILENT_LATE:
+            return Blow(fault, proxy.on(COMMIT, Hold(), link=link))
         if kind in (Kind.LATE, Kind.AFTER_VERDICT):
             rule = proxy.on(COMMIT, Hold(), link=link)
             self._play(self._hold, fault, rule, link)

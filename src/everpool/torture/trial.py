@@ -16,19 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["Trial"]
 
 _WAITING = frozenset((Kind.SYNC_CANCEL, Kind.SYNC_TERMINATE, Kind.SYNC_CUT))
+_IN_STATEMENT = frozenset((Kind.WORK, Kind.FORGOTTEN_WORK, Kind.SILENT_WORK))
 
 
 class Trial:
     """How the deed's function sees itself: what to execute, and when it is struck.
 
     :ivar tries: how often the function was called.
+    :ivar deadline: seconds it has; None if its pool has none for it.
     :ivar struck: what was brought down on it.
+    :ivar freed: when its caller knew what became of it, or that nobody knows yet.
     :ivar interrupt: cancels the task that is at it, from any thread; None if it is a thread.
     """
 
     def __init__(self, lane: Lane, deed: Deed, fault: Fault | None) -> None:
         self.deed = deed
+        self.deadline = None if fault is None else fault.deadline
         self.began = monotonic()
+        self.freed: float | None = None
         self.tries = 0
         self.struck: Kind | None = None
         self.interrupt: Callable[[], object] | None = None
@@ -42,10 +47,15 @@ class Trial:
         if self._blow is not None:
             self._blow.verdict()
         fault = self._take(pid)
-        if fault is not None and fault.kind is Kind.WORK:
+        todo = [*statements(self.deed, self.tries)]
+        if fault is not None and fault.kind in _IN_STATEMENT:
+            which = 0 if fault.kind is Kind.WORK else fault.count // 2 % len(todo)
+            yield from todo[:which]
             self._strike(fault, pid)
-        yield from statements(self.deed, self.tries)
-        if fault is None or fault.kind is Kind.WORK:
+            yield from todo[which:]
+            return
+        yield from todo
+        if fault is None:
             return
         if fault.kind in _WAITING:
             yield "SET LOCAL synchronous_commit = on", ()
@@ -56,7 +66,9 @@ class Trial:
         self._strike(fault, pid)
 
     def over(self) -> None:
-        """The caller knows what became of it."""
+        """The caller knows what became of it, or that nobody knows yet."""
+        if self.freed is None:
+            self.freed = monotonic()
         if self._blow is not None:
             self._blow.verdict()
         self._give_back()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -430,6 +431,32 @@ def test_a_deadline_in_the_work_ends_it_and_nothing_is_repeated(
         assert pool.run(insert, 2) == 2
         with pytest.raises(DeadlineExceeded):
             pool.run(insert, 3, deadline=1e-9)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["", "getconn of its own"])
+@pytest.mark.parametrize("deadline", [5.0, inf])
+def test_the_deadline_of_the_work_counts_not_the_pool_s(
+    make: Any, own: bool, deadline: float
+) -> None:
+    """For the wait for a connection as for the work; without one of its own, the pool's does."""
+
+    def work(conn: Any) -> Any:
+        return scalar(conn, "SELECT 1 FROM pg_sleep(0.2)")
+
+    with make(1, deadline=0.1) as pool:
+        if own:
+            getconn = pool.getconn
+
+            def wrapper(timeout: float | None = None) -> Any:
+                return getconn(timeout)
+
+            pool.getconn = wrapper
+        assert pool.run(work, deadline=deadline) == 1
+        if not own:  # which cannot be told
+            waiting = [spawn(pool.run, work, deadline=deadline) for _ in range(2)]
+            assert gather(*waiting) == [1, 1]
+        with pytest.raises(DeadlineExceeded):
+            pool.run(work)
 
 
 def test_a_commit_that_nobody_looks_into_is_unknown_until_asked(

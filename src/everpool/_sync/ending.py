@@ -1,0 +1,73 @@
+# Generated from src/everpool/_async/ending.py by `python tools/async_to_sync.py`.
+# Do not edit: change that file and run `make generate`.
+
+"""Ending the sessions of lost transactions that nobody tries again.
+
+Where the path has cut a connection, the server may not know for long: its session sits there, idle
+in its transaction, with all that it has locked. Who tries again ends it before anything else.
+For all others it is done in the background, by one job for however many there are.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from psycopg_pool import PoolClosed
+
+from ..runtime import threads as rt
+from ..work.begin import Begun
+from ..work.resolve import end_backend
+from .resolving import ANSWER_WITHIN, PAUSE, PAUSE_MOST
+
+if TYPE_CHECKING:
+    from .working import Working
+
+logger = logging.getLogger("everpool")
+
+# What could not be ended in so many seconds, an outage mostly, is left to the server.
+END_WITHIN = 30.0
+
+
+def end_job(pool_ref: ref[Any], job: rt.Job) -> None:
+    """End all that is left, and what comes in the meantime."""
+    pause = PAUSE
+    while (pool := pool_ref()) is not None:
+        now = monotonic()
+        with pool._mutex:
+            pool._left = [each for each in pool._left if each[1] > now]
+            left = pool._left.copy()
+        if not left:
+            return
+        try:
+            _end(pool, [begun for begun, _ in left], left[-1][1])
+        except Exception as ex:
+            if isinstance(ex, PoolClosed):
+                return
+            why = getattr(ex, "sqlstate", None) or type(ex).__name__
+            logger.info("pool %r: a lost transaction's session was not ended: %s", pool.name, why)
+        else:
+            with pool._mutex:
+                del pool._left[: len(left)]
+            continue
+        del pool
+        rt.sleep(pause)
+        pause = min(2 * pause, PAUSE_MOST)
+
+
+def _end(pool: Working[Any], left: list[Begun], until: float) -> None:
+    # Before all who wait: perhaps for what these have locked.
+    conn: Any = pool._lend(until - monotonic(), first=True)
+
+    def end(conn: Any) -> None:
+        with conn.lock:
+            for begun in left:
+                conn.wait(end_backend(conn.pgconn, begun))
+
+    try:
+        deadline = min(until, monotonic() + ANSWER_WITHIN)
+        pool._bounded(end, conn, conn._slot.link, deadline)
+    finally:
+        pool._give_back(conn, conn._slot)
