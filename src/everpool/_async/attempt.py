@@ -265,11 +265,11 @@ class AsyncAttempt(Generic[ACT]):
         if self._bound is not None:
             self._leave_time_to_ask(conn._slot)
         self._phase = COMMIT
-        gen = fly(pgconn, statements)
-        if strike is not None and strike in (Strike.DURING, Strike.AFTER):
-            gen = chaos.commit(gen, conn._slot, strike)
         async with conn.lock:
-            results = await conn.wait(gen)
+            flight = fly(pgconn, statements)
+            if strike is not None and strike in (Strike.DURING, Strike.AFTER):
+                flight = chaos.commit(flight, conn._slot, strike)
+            results = await conn.wait(flight)
         if not results or results[-1].command_status != b"COMMIT":
             self._check_tags(pgconn, results)
         self.outcome = COMMITTED_LOCALLY if begun.waited else COMMITTED
@@ -364,8 +364,9 @@ class AsyncAttempt(Generic[ACT]):
         assert begun is not None
         self._work.failure = None  # and with it a cycle of references
         pool._successes += 1
-        if not begun.read_only:
-            pool._writing()
+        if begun.read_only:
+            return
+        pool._writing()
         if begun.token:
             pool._sweep()
 

@@ -15,7 +15,8 @@ Flight = Generator[Any, Any, list[Any]]
 
 
 def fly(pgconn: Any, statements: bytes) -> Flight:
-    """Send statements in one message, in one write; return their results, errors among them.
+    """Send statements in one message, in one write; what it gives returns their results, errors
+    among them.
 
     The simple protocol, because every pooler understands it, and because the server reads the
     whole message before it executes the first statement: either all of it arrives or nothing.
@@ -24,8 +25,8 @@ def fly(pgconn: Any, statements: bytes) -> Flight:
         the server said why, that is the last of the results instead.
     """
     pgconn.send_query(statements)
-    results: list[Any] = yield from generators.execute(pgconn)
-    return results
+    flight: Flight = generators.execute(pgconn)
+    return flight
 
 
 def answered(pgconn: Any, statements: bytes) -> Flight:
