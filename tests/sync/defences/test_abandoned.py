@@ -168,6 +168,7 @@ def test_several_are_ended_by_one(make: Any, locking: Locking) -> None:
         query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(ARRAY{pids})"
         eventually(lambda: locking.table.execute(query).fetchone() == (0,), timeout=5.0)
         eventually(lambda: not pool._left)
+        eventually(lambda: is_whole(pool, 4))
 
 
 def test_what_the_caller_gets_does_not_wait_for_it(
