@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from everpool.lab import FaultProxy, PostgresServer
@@ -141,12 +142,26 @@ def test_stopped_while_it_connects_it_keeps_what_was_known(
     assert after["facts"] == before["facts"]
 
 
+def await_rest(server: PostgresServer, connections: int) -> None:
+    """Wait until so many have been idle for a while: cut in their first millisecond they would be
+    taken for an idle cut of that length."""
+    with psycopg.connect(server.dsn, autocommit=True) as conn:
+        while True:
+            found = conn.execute(
+                "select count(*) from pg_stat_activity"
+                " where state = 'idle' and clock_timestamp() - state_change > '0.2 s'"
+            ).fetchone()
+            if found and found[0] >= connections:
+                return
+            time.sleep(0.02)
+
+
 def test_a_server_that_goes_away_is_not_named_in_the_file(
-    dsn: str, proxy: FaultProxy, tmp_path: Path
+    dsn: str, server: PostgresServer, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     file = tmp_path / "survey.json"
     process = start(dsn, "--max-idle", "20", "--save", str(file))
-    proxy.wait(lambda stats: stats.open >= 8)
+    await_rest(server, 8)
     proxy.refuse()
     proxy.cut("fin")
     status, out, _ = finish(process)
