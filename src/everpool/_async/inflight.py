@@ -357,8 +357,11 @@ async def _ask(conn: Any, pids: list[int]) -> Answer:
     :raises psycopg.Error: it gives no such answer, or none at all.
     """
     listed = b",".join(b"%d" % pid for pid in pids)
+    # The operator by its full name: on a shared connection, too, only the server answers, and not
+    # who owns the database and put one of his own before it.
     activity = (
-        b"SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY('{%b}'::int[])" % listed
+        b"SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid"
+        b" OPERATOR(pg_catalog.=) ANY('{%b}'::int[])" % listed
     )
     pgconn = conn.pgconn
     async with conn.lock:

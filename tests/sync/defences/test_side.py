@@ -12,6 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -229,6 +230,32 @@ def test_a_copy_of_the_server_that_another_database_leads_to_is_not_believed(
             database.kill(pid)
             assert worker.result()[0] == "ended" and "silence" not in cuts(pool)
         eventually(lambda: len(database.pids()) == 2)
+
+
+def test_an_operator_that_another_database_puts_first_is_not_asked(
+    make: Any, dsn: str, database: Database
+) -> None:
+    """Who owns one must not decide over the queries in all others."""
+    database.execute("create database liar")
+    try:
+        with psycopg.connect(dsn, dbname="liar", autocommit=True) as conn:
+            conn.execute("create function never(int, int) returns bool return false")
+            conn.execute("create operator = (leftarg = int, rightarg = int, function = never)")
+            conn.execute("alter database liar set search_path = public, pg_catalog")
+        liar = make_conninfo(dsn, dbname="liar")
+        with (
+            make(1, conninfo=liar, watch_queries=PERIOD) as other,
+            make(1, watch_queries=PERIOD) as pool,
+        ):
+            other.wait()
+            pool.wait()
+            worker = spawn(sleeper, other, 5 * PERIOD)
+            eventually(lambda: side(other) and not other._machine.inquiry)
+            slow(pool, database)
+            assert asked_on(pool) == asked_on(other)
+            assert worker.result()[0] == "answered"
+    finally:
+        database.execute("drop database liar with (force)")
 
 
 def test_after_a_restart_all_share_again(
