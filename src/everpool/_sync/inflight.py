@@ -294,7 +294,7 @@ def _ask_anew(
             return None
         if conn is not None:
             conn._pool = None  # it goes quietly, with a forgotten pool
-            side.conn, side.how = conn, how
+            side.made(conn, how, pool)
             found: Answer = pool._ask_side(side, inquiry, pool._policy.callback_timeout)
             if found[0] == stranger:  # restarted, say: theirs will do from now on
                 side.place = None

@@ -68,7 +68,11 @@ def asked_on(pool: Any) -> int:
     return pool._machine.side.conn.pgconn.backend_pid  # type: ignore[no-any-return]
 
 
-async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
+def maker_of(pool: Any) -> Any:
+    return pool._machine.side._maker()
+
+
+async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_who_made_it(
     make: Any, elsewhere: str, proxy: FaultProxy, database: Database, questions: Any
 ) -> None:
     """Though all ask at once, in two databases."""
@@ -92,10 +96,16 @@ async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
         await eventually(lambda: all(is_whole(pool, 1) for pool in pools))
         assert all(cuts(pool) == {"silence": 1} for pool in pools)
         assert proxy.stats().accepted == 6 + 6 + 1
-        for pool in pools[:-1]:
+        maker = maker_of(pools[0])
+        others = [pool for pool in pools if pool is not maker]
+        for pool in others[1:]:
             await pool.close()
             assert side(pool) == 0
-        assert side(pools[-1]) == 1 and await eventually(lambda: len(database.pids()) == 1 + 1)
+        assert side(maker) == 1 and await eventually(lambda: len(database.pids()) == 2 + 1)
+        await maker.close()
+        assert side(others[0]) == 0 and await eventually(lambda: len(database.pids()) == 1)
+        await slow(others[0], database)
+        assert side(others[0]) == 1 and maker_of(others[0]) is others[0]
     await eventually(lambda: not database.pids())
 
 
@@ -121,7 +131,8 @@ async def test_a_pool_that_is_closed_does_not_cut_off_the_question_of_another(
         assert side(first) == 0 and side(second) == 1
         hold.release()
         assert (await worker.result())[0] == "ended"
-        assert len(questions) == before + 1 and asked_on(second) == beside
+        assert len(questions) == before + 1
+        await eventually(lambda: side(second) == 0 and beside not in database.pids())
 
 
 async def test_a_pool_closed_while_it_asks_itself_waits_for_no_answer(
@@ -232,6 +243,28 @@ async def test_a_copy_of_the_server_that_another_database_leads_to_is_not_believ
             database.kill(pid)
             assert (await worker.result())[0] == "ended" and "silence" not in cuts(pool)
         await eventually(lambda: len(database.pids()) == 2)
+
+
+async def test_nobody_stays_in_the_database_of_a_pool_that_was_closed(
+    make: Any, dsn: str, elsewhere: str, database: Database
+) -> None:
+    """Who wants to drop it may, though another pool asks on, without end."""
+    query = "select 1 from pg_stat_activity where datname = 'template1'"
+    with psycopg.connect(dsn, autocommit=True, application_name="") as beside:
+        async with make(1, watch_queries=PERIOD) as pool:
+            await pool.wait()
+            async with make(1, conninfo=elsewhere, watch_queries=PERIOD) as closing:
+                await closing.wait()
+                await slow(closing, database)
+                worker = spawn(sleeper, pool, 30.0)
+                [pid] = await asleep(database)
+                await eventually(lambda: side(pool))
+                assert maker_of(pool) is closing
+            await eventually(lambda: not beside.execute(query).fetchone())
+            await eventually(lambda: side(pool) and maker_of(pool) is pool)
+            assert not worker.done
+            database.kill(pid)
+            await worker.result()
 
 
 async def test_an_operator_that_another_database_puts_first_is_not_asked(

@@ -66,7 +66,11 @@ def asked_on(pool: Any) -> int:
     return pool._machine.side.conn.pgconn.backend_pid  # type: ignore[no-any-return]
 
 
-def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
+def maker_of(pool: Any) -> Any:
+    return pool._machine.side._maker()
+
+
+def test_pools_on_one_host_ask_on_one_connection_which_goes_with_who_made_it(
     make: Any, elsewhere: str, proxy: FaultProxy, database: Database, questions: Any
 ) -> None:
     """Though all ask at once, in two databases."""
@@ -90,10 +94,16 @@ def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
         eventually(lambda: all(is_whole(pool, 1) for pool in pools))
         assert all(cuts(pool) == {"silence": 1} for pool in pools)
         assert proxy.stats().accepted == 6 + 6 + 1
-        for pool in pools[:-1]:
+        maker = maker_of(pools[0])
+        others = [pool for pool in pools if pool is not maker]
+        for pool in others[1:]:
             pool.close()
             assert side(pool) == 0
-        assert side(pools[-1]) == 1 and eventually(lambda: len(database.pids()) == 1 + 1)
+        assert side(maker) == 1 and eventually(lambda: len(database.pids()) == 2 + 1)
+        maker.close()
+        assert side(others[0]) == 0 and eventually(lambda: len(database.pids()) == 1)
+        slow(others[0], database)
+        assert side(others[0]) == 1 and maker_of(others[0]) is others[0]
     eventually(lambda: not database.pids())
 
 
@@ -119,7 +129,8 @@ def test_a_pool_that_is_closed_does_not_cut_off_the_question_of_another(
         assert side(first) == 0 and side(second) == 1
         hold.release()
         assert worker.result()[0] == "ended"
-        assert len(questions) == before + 1 and asked_on(second) == beside
+        assert len(questions) == before + 1
+        eventually(lambda: side(second) == 0 and beside not in database.pids())
 
 
 def test_a_pool_closed_while_it_asks_itself_waits_for_no_answer(
@@ -230,6 +241,28 @@ def test_a_copy_of_the_server_that_another_database_leads_to_is_not_believed(
             database.kill(pid)
             assert worker.result()[0] == "ended" and "silence" not in cuts(pool)
         eventually(lambda: len(database.pids()) == 2)
+
+
+def test_nobody_stays_in_the_database_of_a_pool_that_was_closed(
+    make: Any, dsn: str, elsewhere: str, database: Database
+) -> None:
+    """Who wants to drop it may, though another pool asks on, without end."""
+    query = "select 1 from pg_stat_activity where datname = 'template1'"
+    with psycopg.connect(dsn, autocommit=True, application_name="") as beside:
+        with make(1, watch_queries=PERIOD) as pool:
+            pool.wait()
+            with make(1, conninfo=elsewhere, watch_queries=PERIOD) as closing:
+                closing.wait()
+                slow(closing, database)
+                worker = spawn(sleeper, pool, 30.0)
+                [pid] = asleep(database)
+                eventually(lambda: side(pool))
+                assert maker_of(pool) is closing
+            eventually(lambda: not beside.execute(query).fetchone())
+            eventually(lambda: side(pool) and maker_of(pool) is pool)
+            assert not worker.done
+            database.kill(pid)
+            worker.result()
 
 
 def test_an_operator_that_another_database_puts_first_is_not_asked(
