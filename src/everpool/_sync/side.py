@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import Any
 from weakref import WeakSet, ref
@@ -89,7 +89,9 @@ class Side:
         _close_unowned(conn)
 
 
-_lock = Lock()  # of all sides; loops in several threads share the module
+# Of all sides; loops in several threads share the module. Reentrant: the collector may run under it,
+# and find a task of a loop that is gone, which gives its turn back.
+_lock = RLock()
 _sides: WeakSet[Side] = WeakSet()
 
 
@@ -106,7 +108,7 @@ def join(place: Hashable, pool: Any) -> Side:
 
 def _after_fork() -> None:
     global _lock, _sides
-    _lock, _sides = Lock(), WeakSet()
+    _lock, _sides = RLock(), WeakSet()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -23,6 +23,9 @@ from tests.support.database import Database
 
 if True:  # ASYNC
     import asyncio
+    from collections.abc import Generator
+    from contextlib import ExitStack
+    from threading import Thread
 
 pytestmark = pytest.mark.anyio
 
@@ -335,15 +338,40 @@ async def test_a_forgotten_pool_leaves_it_to_the_others(make: Any, database: Dat
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_shares_none_of_its_parent_s() -> None:
     held = registry.Side("somewhere")
-    with registry._lock:
+    lock = registry._lock
+    with lock:
         registry._sides.add(held)
         child = os.fork()
         if not child:
-            os._exit(registry._lock.locked() or held in registry._sides)
+            os._exit(registry._lock is lock or held in registry._sides)
     assert os.waitpid(child, 0)[1] == 0
 
 
 if True:  # ASYNC
+
+    class Never:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    def test_a_task_of_a_dead_loop_that_is_collected_under_the_lock_stops_nobody() -> None:
+        side = registry.Side("somewhere")
+
+        async def ask() -> None:
+            with ExitStack() as turn:
+                await side.take(1.0, lambda: False)
+                turn.callback(side.give_back)
+                await Never()
+
+        def collect() -> None:
+            task = ask()
+            task.send(None)
+            with registry._lock:
+                task.close()
+
+        thread = Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5.0)
+        assert not thread.is_alive() and not side.taken
 
     async def test_loops_share_none(make: Any, database: Database) -> None:
         async def use() -> None:

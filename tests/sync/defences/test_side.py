@@ -333,9 +333,10 @@ def test_a_forgotten_pool_leaves_it_to_the_others(make: Any, database: Database)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_shares_none_of_its_parent_s() -> None:
     held = registry.Side("somewhere")
-    with registry._lock:
+    lock = registry._lock
+    with lock:
         registry._sides.add(held)
         child = os.fork()
         if not child:
-            os._exit(registry._lock.locked() or held in registry._sides)
+            os._exit(registry._lock is lock or held in registry._sides)
     assert os.waitpid(child, 0)[1] == 0
