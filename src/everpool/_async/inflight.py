@@ -307,7 +307,7 @@ async def _places(pool_ref: ref[Any]) -> tuple[Hashable, ...]:
     pool = pool_ref()
     if pool is None:
         return ()
-    if pool._machine.side is None:
+    if pool._machine.side is None or not pool._way:  # forgotten by another thread, in between
         del pool
         connection_class, conninfo, kwargs = await _parameters(pool_ref)
         where: Hashable

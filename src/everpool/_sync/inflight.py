@@ -309,7 +309,7 @@ def _places(pool_ref: ref[Any]) -> tuple[Hashable, ...]:
     pool = pool_ref()
     if pool is None:
         return ()
-    if pool._machine.side is None:
+    if pool._machine.side is None or not pool._way:  # forgotten by another thread, in between
         del pool
         connection_class, conninfo, kwargs = _parameters(pool_ref)
         where: Hashable

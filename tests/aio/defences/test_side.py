@@ -191,6 +191,22 @@ async def test_one_that_was_cut_is_replaced_by_one_for_all(
         assert [side(pool) for pool in pools] == [1] * 4
 
 
+async def test_a_pool_that_has_let_go_just_as_it_asks_goes_on_asking(
+    make: Any, database: Database, questions: Any
+) -> None:
+    """Another thread did so between the look for the connection and its use."""
+    async with make(1, watch_queries=PERIOD) as pool:
+        await pool.wait()
+        await slow(pool, database)
+        pool._way = ()
+        before = len(questions)
+        worker = spawn(sleeper, pool, 30.0)
+        [pid] = await asleep(database)
+        await eventually(lambda: len(questions) > before)
+        database.kill(pid)
+        await worker.result()
+
+
 async def test_a_pool_whose_turn_does_not_come_asks_on_one_of_its_own_for_once(
     make: Any, proxy: FaultProxy, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
