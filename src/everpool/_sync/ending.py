@@ -40,7 +40,7 @@ def end_job(pool_ref: ref[Any], job: rt.Job) -> None:
             with pool._mutex:
                 pool._left = [each for each in pool._left if each[1] > now]
                 left = pool._left.copy()
-                if not left:
+                if not left or pool._closed:
                     pool._ending.discard(job)  # who comes next begins another
                     return
                 # Else each look would count as a request that was refused.

@@ -215,8 +215,9 @@ def test_where_nothing_can_be_begun_the_caller_hears_his_own_error_and_the_next_
         eventually(locking.is_free)
 
 
+@pytest.mark.parametrize("heals", [True, False])
 def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
-    make: Any, locking: Locking, proxy: FaultProxy
+    make: Any, locking: Locking, proxy: FaultProxy, heals: bool
 ) -> None:
     """A pool that fails at once would count, and log, four refusals a second."""
 
@@ -233,8 +234,12 @@ def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
         attempts = pool.get_stats()["connections_num"]
         eventually(lambda: pool.get_stats()["connections_num"] >= attempts + 5, timeout=20.0)
         assert pool.get_stats()["requests_num"] <= before + 2  # just when an attempt was due
-        proxy.heal()
-        eventually(locking.is_free, timeout=5.0)
+        if heals:
+            proxy.heal()
+            eventually(locking.is_free, timeout=5.0)
+        start = monotonic()
+        pool.close()
+        assert monotonic() - start < 1.0  # no job goes on
 
 
 def test_a_commit_that_nobody_may_ask_about_is_left_alone(make: Any, locking: Locking) -> None:
