@@ -97,6 +97,7 @@ async def test_the_locks_of_an_attempt_that_is_not_repeated_are_free_soon(
         assert locking.table.rows() == [0]
 
 
+@pytest.mark.alone
 async def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locking) -> None:
     locking.style = SILENCE
     async with make(1) as pool:
@@ -175,6 +176,7 @@ async def test_several_are_ended_by_one(make: Any, locking: Locking) -> None:
         await eventually(lambda: not pool._left)
 
 
+@pytest.mark.alone
 async def test_what_the_caller_gets_does_not_wait_for_it(
     make: Any, locking: Locking, proxy: FaultProxy
 ) -> None:

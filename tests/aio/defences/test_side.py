@@ -138,6 +138,7 @@ async def test_a_pool_that_is_closed_does_not_cut_off_the_question_of_another(
         await eventually(lambda: side(second) == 0 and beside not in database.pids())
 
 
+@pytest.mark.alone
 async def test_a_pool_closed_while_it_asks_itself_waits_for_no_answer(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
