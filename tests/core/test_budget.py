@@ -120,6 +120,11 @@ class TestReserve:
         assert budget.spend(0.0, 50)
         assert spent(budget, 0.0, SMALL) == RESERVE
 
+    def test_a_count_that_was_set_back_costs_nothing(self) -> None:
+        budget = Budget(1.0, 0.0)
+        assert budget.spend(0.0, SMALL, 100)
+        assert all(budget.spend(0.0, SMALL, 50) for _ in range(9 + int(RESERVE)))
+
     def test_what_was_earned_goes_first(self) -> None:
         budget = Counted(SHARE, 0.0)
         succeed(budget, 11)

@@ -87,8 +87,10 @@ class AsyncWorking(AsyncReporting[ACT]):
         now = monotonic()
         self._learned = Learned()
         self._sweep_at = next_sweep(now)
-        # Sessions to be ended, and until when that is tried. While there are any, a job is at it.
+        # Sessions to be ended, and until when that is tried. A job is at it: none is left of one
+        # that ended before its time, or was never begun.
         self._left: list[tuple[Begun, float]] = []
+        self._ending: WeakSet[rt.Job] = WeakSet()
         self._successes = 0
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
@@ -272,10 +274,10 @@ class AsyncWorking(AsyncReporting[ACT]):
 
     def _sweep(self) -> None:
         """Have old tokens deleted now and then; called with each that is written."""
-        background, now = self._background, monotonic()
-        if now >= self._sweep_at and background is not None:
+        now = monotonic()
+        if now >= self._sweep_at:
             self._sweep_at = next_sweep(now)
-            background.connect(sweep_job, ref(self))
+            self._aside(sweep_job)
 
     def _tell(self, happening: Happening) -> None:
         with self._mutex:
@@ -323,23 +325,32 @@ class AsyncWorking(AsyncReporting[ACT]):
         return outcome
 
     def _resolve_aside(self, begun: Begun, attempt: Any) -> None:
-        background = self._background
-        if background is not None:
-            background.connect(resolve_job, ref(self), begun, attempt)
+        self._aside(resolve_job, begun, attempt)
 
     def _end_aside(self, begun: Begun) -> None:
         """Have the session of a lost transaction ended, if it is still there.
 
         Not behind a pooler: its sessions are its own, and it ends what its client has left.
         """
-        background = self._background
-        if background is None or begun.session is None:
+        if self._background is None or begun.session is None:
             return
         with self._mutex:
-            begin = not self._left
             self._left.append((begun, monotonic() + END_WITHIN))
-        if begin:
-            background.connect(end_job, ref(self))
+            begin = not self._ending
+        if begin and (job := self._aside(end_job)) is not None:
+            self._ending.add(job)
+
+    def _aside(self, call: Callable[..., Any], *args: Any) -> rt.Job | None:
+        """Have something done in the background, if that is possible: no caller shall fail for it,
+        or lose the error that he is about to get."""
+        background = self._background
+        if background is None:
+            return None
+        try:
+            return background.connect(call, ref(self), *args)
+        except RuntimeError as ex:  # the interpreter, or the loop, is going
+            logger.info("pool %r: nothing is done in the background: %s", self.name, ex)
+            return None
 
     async def _ask_again(self, ex: CommitUnknown, timeout: float) -> Outcome:
         """`CommitUnknown.resolve`."""

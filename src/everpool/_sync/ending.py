@@ -34,27 +34,42 @@ END_WITHIN = 30.0
 def end_job(pool_ref: ref[Any], job: rt.Job) -> None:
     """End all that is left, and what comes in the meantime."""
     pause = PAUSE
-    while (pool := pool_ref()) is not None:
-        now = monotonic()
-        with pool._mutex:
-            pool._left = [each for each in pool._left if each[1] > now]
-            left = pool._left.copy()
-        if not left:
-            return
-        try:
-            _end(pool, [begun for begun, _ in left], left[-1][1])
-        except Exception as ex:
-            if isinstance(ex, PoolClosed):
-                return
-            why = getattr(ex, "sqlstate", None) or type(ex).__name__
-            logger.info("pool %r: a lost transaction's session was not ended: %s", pool.name, why)
-        else:
+    try:
+        while (pool := pool_ref()) is not None:
+            now = monotonic()
             with pool._mutex:
-                del pool._left[: len(left)]
-            continue
-        del pool
-        rt.sleep(pause)
-        pause = min(2 * pause, PAUSE_MOST)
+                pool._left = [each for each in pool._left if each[1] > now]
+                left = pool._left.copy()
+                if not left or pool._closed:
+                    pool._ending.discard(job)  # who comes next begins another
+                    return
+                # Else each look would count as a request that was refused.
+                hopeless = pool._machine.hopeless(now)
+            if not hopeless and _ended(pool, left):
+                continue
+            del pool
+            rt.sleep(pause)
+            pause = min(2 * pause, PAUSE_MOST)
+    except PoolClosed:
+        pass
+    finally:  # somebody cancels all tasks, say
+        if (pool := pool_ref()) is not None:
+            pool._ending.discard(job)
+
+
+def _ended(pool: Working[Any], left: list[tuple[Begun, float]]) -> bool:
+    try:
+        _end(pool, [begun for begun, _ in left], left[-1][1])
+    except PoolClosed:
+        raise
+    except Exception as ex:
+        why = getattr(ex, "sqlstate", None) or type(ex).__name__
+        logger.info("pool %r: a lost transaction's session was not ended: %s", pool.name, why)
+        return False
+    done = set(left)
+    with pool._mutex:
+        pool._left = [each for each in pool._left if each not in done]
+    return True
 
 
 def _end(pool: Working[Any], left: list[Begun], until: float) -> None:

@@ -294,7 +294,7 @@ def _ask_anew(
             return None
         if conn is not None:
             conn._pool = None  # it goes quietly, with a forgotten pool
-            side.conn, side.how = conn, how
+            side.made(conn, how, pool)
             found: Answer = pool._ask_side(side, inquiry, pool._policy.callback_timeout)
             if found[0] == stranger:  # restarted, say: theirs will do from now on
                 side.place = None
@@ -309,7 +309,7 @@ def _places(pool_ref: ref[Any]) -> tuple[Hashable, ...]:
     pool = pool_ref()
     if pool is None:
         return ()
-    if pool._machine.side is None:
+    if pool._machine.side is None or not pool._way:  # forgotten by another thread, in between
         del pool
         connection_class, conninfo, kwargs = _parameters(pool_ref)
         where: Hashable
@@ -357,8 +357,11 @@ def _ask(conn: Any, pids: list[int]) -> Answer:
     :raises psycopg.Error: it gives no such answer, or none at all.
     """
     listed = b",".join(b"%d" % pid for pid in pids)
+    # The operator by its full name: on a shared connection, too, only the server answers, and not
+    # who owns the database and put one of his own before it.
     activity = (
-        b"SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY('{%b}'::int[])" % listed
+        b"SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid"
+        b" OPERATOR(pg_catalog.=) ANY('{%b}'::int[])" % listed
     )
     pgconn = conn.pgconn
     with conn.lock:

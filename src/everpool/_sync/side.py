@@ -3,19 +3,20 @@
 
 """The connection beside the pools': one for each place that they lead to, shared by all of them.
 
-Shared by all pools of threads of a process, and by all pools of one event loop. It belongs to those
-that share it: the last one that leaves closes it, and it goes with the last that is forgotten.
-Between, it is the one's whose **turn** it is: only he makes it, asks on it, closes it.
+Shared by all pools of threads of a process, and by all pools of one event loop. It goes with the pool
+that made it: whoever has closed his pool does not expect its role in his database any more, which he
+might want to drop. The others make another one when they need it. Between, it is the one's whose
+**turn** it is: only he makes it, asks on it, closes it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from ..runtime import threads as rt
 from .engine import _close_unowned
@@ -33,12 +34,13 @@ class Side:
     :ivar taken: it is somebody's turn.
     """
 
-    __slots__ = ("__weakref__", "conn", "how", "place", "pools", "taken")
+    __slots__ = ("__weakref__", "_maker", "conn", "how", "place", "pools", "taken")
 
     def __init__(self, place: Hashable) -> None:
         self.place = place
         self.how: Hashable = None
         self.conn: Any = None
+        self._maker: ref[Any] | None = None
         self.taken = False
         self.pools: WeakSet[Any] = WeakSet()
 
@@ -47,31 +49,38 @@ class Side:
         limit = monotonic() + seconds
         while True:
             with _lock:
-                if not self.taken:
-                    self.taken = True
-                    return True
+                free, conn = not self.taken, self._left_behind()
+                self.taken = True
+            _close_unowned(conn)
+            if free:
+                return True
             if monotonic() >= limit or unwanted():
                 return False
             rt.sleep(STEP)
 
+    def made(self, conn: Any, how: Hashable, pool: Any) -> None:
+        """A new connection, made in our turn."""
+        self.conn, self.how, self._maker = conn, how, ref(pool)
+
     def give_back(self) -> None:
         with _lock:
             self.taken = False
-            conn = self._unshared()
+            conn = self._left_behind()
         _close_unowned(conn)
 
     def leave(self, pool: Any) -> None:
         """Share it no more."""
         with _lock:
             self.pools.discard(pool)
-            conn = self._unshared()
+            conn = self._left_behind()
         _close_unowned(conn)
 
-    def _unshared(self) -> Any:
-        """What is to be closed: a connection that nobody shares or uses."""
-        conn = None
-        if not self.pools and not self.taken:
-            conn, self.conn = self.conn, None
+    def _left_behind(self) -> Any:
+        """What is to be closed: a connection that nobody uses, and whose maker has left."""
+        maker = self._maker and self._maker()
+        if self.taken or (maker is not None and maker in self.pools):
+            return None
+        conn, self.conn = self.conn, None
         return conn
 
     def drop(self) -> None:
@@ -80,7 +89,9 @@ class Side:
         _close_unowned(conn)
 
 
-_lock = Lock()  # of all sides; loops in several threads share the module
+# Of all sides; loops in several threads share the module. Reentrant: the collector may run under it,
+# and find a task of a loop that is gone, which gives its turn back.
+_lock = RLock()
 _sides: WeakSet[Side] = WeakSet()
 
 
@@ -97,7 +108,7 @@ def join(place: Hashable, pool: Any) -> Side:
 
 def _after_fork() -> None:
     global _lock, _sides
-    _lock, _sides = Lock(), WeakSet()
+    _lock, _sides = RLock(), WeakSet()
 
 
 os.register_at_fork(after_in_child=_after_fork)

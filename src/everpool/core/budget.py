@@ -50,7 +50,8 @@ class Budget:
         :param size: the most connections that may die at once.
         :param successes: transactions that have succeeded since the budget was made.
         """
-        earned, self._seen = self._share * (successes - self._seen), successes
+        # Counted without a lock: a late writer may set the count back.
+        earned, self._seen = self._share * max(0, successes - self._seen), successes
         full = max(RESERVE, size)
         elapsed, self._at = max(0.0, now - self._at), now
         # No more than a burst: after busy hours, a storm would otherwise be repeated in full.

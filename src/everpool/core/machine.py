@@ -89,7 +89,7 @@ class Machine(Upkeep):
         if limit and limited and self.waiting - self.tally[State.TESTING] >= limit:
             text = f"{self.waiting} requests waiting, max_waiting={limit}"
             return self._refuse(waiter, now, Refusal("full", text, self.retry_after(now)))
-        if self.connector.trouble is not None and self._hopeless(now):
+        if self.connector.trouble is not None and self.hopeless(now):
             return self._refuse(waiter, now, self._rejection(now))
         if self.rate and limited and (vain := self._vain(waiter, now)):
             return self._refuse(waiter, now, vain)
@@ -156,7 +156,7 @@ class Machine(Upkeep):
             return self._refuse(
                 waiter, now, Refusal("closed", "the pool is closed", 0.0), hoping=True
             )
-        if self.connector.trouble is Trouble.REJECTED and self._hopeless(now):
+        if self.connector.trouble is Trouble.REJECTED and self.hopeless(now):
             return self._refuse(waiter, now, self._rejection(now), hoping=True)
         before = self.connector.successes
         if not self._tries_one():

@@ -127,7 +127,7 @@ class Supply(Learning):
         self._judge(now)
         if self.closed:
             return
-        if self._hopeless(now):
+        if self.hopeless(now):
             self._refuse_all(now, self._rejection(now))
         tally, policy = self.tally, self.policy
         suspects = tally[State.SUSPECT]
@@ -300,7 +300,7 @@ class Supply(Learning):
 
     # -- refusing -----------------------------------------------------------------------------
 
-    def _hopeless(self, now: float) -> bool:
+    def hopeless(self, now: float) -> bool:
         """Whether who wants a connection is told now that there is none.
 
         Nothing is there to be lent, an attempt to connect has failed, and the next is not due.

@@ -24,7 +24,7 @@ from ..core.incarnation import Incarnation, Session
 from ..core.slot import Slot
 from ..identity import answer, microseconds, question, refuses
 from . import token as tokens
-from .flight import FATAL_ERROR, OK, check_session, fly, value
+from .flight import FATAL_ERROR, OK, answered, check_session, fly, value
 from .token import Stored, Token
 
 
@@ -130,6 +130,7 @@ def begin(
             )
         results = yield from fly(pgconn, statement)
         if results[-1].status == FATAL_ERROR:
+            check_session(pgconn, results)
             yield from _demand(pgconn, results)
         return Begun(NONE, True)
     standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
@@ -140,7 +141,7 @@ def begin(
     found = Begun(mode, False)
     found.incarnation = known
     if standby:
-        results = yield from fly(pgconn, statement + b";" + _CAN_WRITE)
+        results = yield from answered(pgconn, statement + b";" + _CAN_WRITE)
         yield from _demand(pgconn, results)
         if value(results[1]) == "off":
             # It has been promoted. A session at rest does not hear of that before it asks.

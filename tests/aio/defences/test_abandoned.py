@@ -45,6 +45,12 @@ class Locking:
         self.cut(conn)
         await conn.execute("SELECT 1")
 
+    async def lose(self, conn: Any) -> None:
+        """The same without the row."""
+        await conn.execute(f"INSERT INTO {self.table.name} VALUES (7)")
+        self.cut(conn)
+        await conn.execute("SELECT 1")
+
     def cut(self, conn: Any) -> None:
         link = self.proxy.find(backend_pid=conn.info.backend_pid)
         self.proxy.cut(self.style.one_sided(), link=link)
@@ -91,6 +97,7 @@ async def test_the_locks_of_an_attempt_that_is_not_repeated_are_free_soon(
         assert locking.table.rows() == [0]
 
 
+@pytest.mark.alone
 async def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locking) -> None:
     locking.style = SILENCE
     async with make(1) as pool:
@@ -170,6 +177,7 @@ async def test_several_are_ended_by_one(make: Any, locking: Locking) -> None:
         await eventually(lambda: is_whole(pool, 4))
 
 
+@pytest.mark.alone
 async def test_what_the_caller_gets_does_not_wait_for_it(
     make: Any, locking: Locking, proxy: FaultProxy
 ) -> None:
@@ -185,6 +193,80 @@ async def test_what_the_caller_gets_does_not_wait_for_it(
         assert not locking.is_free()
         proxy.heal()
         await eventually(locking.is_free, timeout=5.0)
+
+
+async def test_where_nothing_can_be_begun_the_caller_hears_his_own_error_and_the_next_ends_both(
+    make: Any, locking: Locking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter is going, or the loop is gone."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no thread, no task")
+
+    async with make(2) as pool:
+        await eventually(lambda: is_whole(pool, 2))
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._background, "connect", refuse)
+            with pytest.raises(psycopg.OperationalError) as caught:
+                await pool.run(locking, attempts=1)
+        assert caught.value.outcome is Outcome.ROLLED_BACK  # type: ignore[attr-defined]
+        assert pool._left and not locking.is_free()
+        with pytest.raises(psycopg.OperationalError):
+            await pool.run(locking.lose, attempts=1)
+        await eventually(lambda: not pool._left)
+        await eventually(locking.is_free)
+
+
+@pytest.mark.parametrize("heals", [True, False])
+async def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy, heals: bool
+) -> None:
+    """A pool that fails at once would count, and log, four refusals a second."""
+
+    async def work(conn: Any) -> None:
+        proxy.refuse()
+        await locking(conn)
+
+    async with make(1, when_down="fail") as pool:
+        await pool.wait()
+        with pytest.raises(psycopg.OperationalError):
+            await pool.run(work, attempts=1)
+        await eventually(lambda: pool._machine.connector.trouble)
+        before = pool.get_stats()["requests_num"]
+        attempts = pool.get_stats()["connections_num"]
+        await eventually(lambda: pool.get_stats()["connections_num"] >= attempts + 5, timeout=20.0)
+        assert pool.get_stats()["requests_num"] <= before + 2  # just when an attempt was due
+        if heals:
+            proxy.heal()
+            await eventually(locking.is_free, timeout=5.0)
+        start = monotonic()
+        await pool.close()
+        assert monotonic() - start < 1.0  # no job goes on
+
+
+if True:  # ASYNC
+
+    async def test_who_cancels_all_tasks_does_not_keep_later_sessions_alive(
+        make: Any, locking: Locking, proxy: FaultProxy
+    ) -> None:
+        async def work(conn: Any) -> None:
+            proxy.hang()
+            await locking(conn)
+
+        async with make(1) as pool:
+            with pytest.raises(psycopg.OperationalError):
+                await pool.run(work, attempts=1)
+            assert pool._left
+            await eventually(lambda: pool.get_stats().get("requests_waiting"))
+            for task in pool._background._connectors.tasks:
+                task.cancel()
+            proxy.heal()
+            assert await pool.run(scalar, "SELECT 1") == 1
+            assert pool._left and not locking.is_free()
+            with pytest.raises(psycopg.OperationalError):
+                await pool.run(locking.lose, attempts=1)
+            await eventually(lambda: not pool._left)
+            await eventually(locking.is_free)
 
 
 async def test_a_commit_that_nobody_may_ask_about_is_left_alone(

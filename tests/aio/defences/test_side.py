@@ -9,6 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -22,6 +23,9 @@ from tests.support.database import Database
 
 if True:  # ASYNC
     import asyncio
+    from collections.abc import Generator
+    from contextlib import ExitStack
+    from threading import Thread
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +71,11 @@ def asked_on(pool: Any) -> int:
     return pool._machine.side.conn.pgconn.backend_pid  # type: ignore[no-any-return]
 
 
-async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
+def maker_of(pool: Any) -> Any:
+    return pool._machine.side._maker()
+
+
+async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_who_made_it(
     make: Any, elsewhere: str, proxy: FaultProxy, database: Database, questions: Any
 ) -> None:
     """Though all ask at once, in two databases."""
@@ -91,10 +99,16 @@ async def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
         await eventually(lambda: all(is_whole(pool, 1) for pool in pools))
         assert all(cuts(pool) == {"silence": 1} for pool in pools)
         assert proxy.stats().accepted == 6 + 6 + 1
-        for pool in pools[:-1]:
+        maker = maker_of(pools[0])
+        others = [pool for pool in pools if pool is not maker]
+        for pool in others[1:]:
             await pool.close()
             assert side(pool) == 0
-        assert side(pools[-1]) == 1 and await eventually(lambda: len(database.pids()) == 1 + 1)
+        assert side(maker) == 1 and await eventually(lambda: len(database.pids()) == 2 + 1)
+        await maker.close()
+        assert side(others[0]) == 0 and await eventually(lambda: len(database.pids()) == 1)
+        await slow(others[0], database)
+        assert side(others[0]) == 1 and maker_of(others[0]) is others[0]
     await eventually(lambda: not database.pids())
 
 
@@ -120,9 +134,11 @@ async def test_a_pool_that_is_closed_does_not_cut_off_the_question_of_another(
         assert side(first) == 0 and side(second) == 1
         hold.release()
         assert (await worker.result())[0] == "ended"
-        assert len(questions) == before + 1 and asked_on(second) == beside
+        assert len(questions) == before + 1
+        await eventually(lambda: side(second) == 0 and beside not in database.pids())
 
 
+@pytest.mark.alone
 async def test_a_pool_closed_while_it_asks_itself_waits_for_no_answer(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
@@ -174,6 +190,22 @@ async def test_one_that_was_cut_is_replaced_by_one_for_all(
         await eventually(lambda: len(database.pids()) == 4 + 1)
         assert proxy.stats().accepted == accepted + 4 + 1
         assert [side(pool) for pool in pools] == [1] * 4
+
+
+async def test_a_pool_that_has_let_go_just_as_it_asks_goes_on_asking(
+    make: Any, database: Database, questions: Any
+) -> None:
+    """Another thread did so between the look for the connection and its use."""
+    async with make(1, watch_queries=PERIOD) as pool:
+        await pool.wait()
+        await slow(pool, database)
+        pool._way = ()
+        before = len(questions)
+        worker = spawn(sleeper, pool, 30.0)
+        [pid] = await asleep(database)
+        await eventually(lambda: len(questions) > before)
+        database.kill(pid)
+        await worker.result()
 
 
 async def test_a_pool_whose_turn_does_not_come_asks_on_one_of_its_own_for_once(
@@ -233,6 +265,54 @@ async def test_a_copy_of_the_server_that_another_database_leads_to_is_not_believ
         await eventually(lambda: len(database.pids()) == 2)
 
 
+async def test_nobody_stays_in_the_database_of_a_pool_that_was_closed(
+    make: Any, dsn: str, elsewhere: str, database: Database
+) -> None:
+    """Who wants to drop it may, though another pool asks on, without end."""
+    query = "select 1 from pg_stat_activity where datname = 'template1'"
+    with psycopg.connect(dsn, autocommit=True, application_name="") as beside:
+        async with make(1, watch_queries=PERIOD) as pool:
+            await pool.wait()
+            async with make(1, conninfo=elsewhere, watch_queries=PERIOD) as closing:
+                await closing.wait()
+                await slow(closing, database)
+                worker = spawn(sleeper, pool, 30.0)
+                [pid] = await asleep(database)
+                await eventually(lambda: side(pool))
+                assert maker_of(pool) is closing
+            await eventually(lambda: not beside.execute(query).fetchone())
+            await eventually(lambda: side(pool) and maker_of(pool) is pool)
+            assert not worker.done
+            database.kill(pid)
+            await worker.result()
+
+
+async def test_an_operator_that_another_database_puts_first_is_not_asked(
+    make: Any, dsn: str, database: Database
+) -> None:
+    """Who owns one must not decide over the queries in all others."""
+    database.execute("create database liar")
+    try:
+        with psycopg.connect(dsn, dbname="liar", autocommit=True) as conn:
+            conn.execute("create function never(int, int) returns bool return false")
+            conn.execute("create operator = (leftarg = int, rightarg = int, function = never)")
+            conn.execute("alter database liar set search_path = public, pg_catalog")
+        liar = make_conninfo(dsn, dbname="liar")
+        async with (
+            make(1, conninfo=liar, watch_queries=PERIOD) as other,
+            make(1, watch_queries=PERIOD) as pool,
+        ):
+            await other.wait()
+            await pool.wait()
+            worker = spawn(sleeper, other, 5 * PERIOD)
+            await eventually(lambda: side(other) and not other._machine.inquiry)
+            await slow(pool, database)
+            assert asked_on(pool) == asked_on(other)
+            assert (await worker.result())[0] == "answered"
+    finally:
+        database.execute("drop database liar with (force)")
+
+
 async def test_after_a_restart_all_share_again(
     make: Any, proxy: FaultProxy, database: Database, elsewhere: str
 ) -> None:
@@ -275,15 +355,40 @@ async def test_a_forgotten_pool_leaves_it_to_the_others(make: Any, database: Dat
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_shares_none_of_its_parent_s() -> None:
     held = registry.Side("somewhere")
-    with registry._lock:
+    lock = registry._lock
+    with lock:
         registry._sides.add(held)
         child = os.fork()
         if not child:
-            os._exit(registry._lock.locked() or held in registry._sides)
+            os._exit(registry._lock is lock or held in registry._sides)
     assert os.waitpid(child, 0)[1] == 0
 
 
 if True:  # ASYNC
+
+    class Never:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    def test_a_task_of_a_dead_loop_that_is_collected_under_the_lock_stops_nobody() -> None:
+        side = registry.Side("somewhere")
+
+        async def ask() -> None:
+            with ExitStack() as turn:
+                await side.take(1.0, lambda: False)
+                turn.callback(side.give_back)
+                await Never()
+
+        def collect() -> None:
+            task = ask()
+            task.send(None)
+            with registry._lock:
+                task.close()
+
+        thread = Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5.0)
+        assert not thread.is_alive() and not side.taken
 
     async def test_loops_share_none(make: Any, database: Database) -> None:
         async def use() -> None:

@@ -46,6 +46,12 @@ class Locking:
         self.cut(conn)
         conn.execute("SELECT 1")
 
+    def lose(self, conn: Any) -> None:
+        """The same without the row."""
+        conn.execute(f"INSERT INTO {self.table.name} VALUES (7)")
+        self.cut(conn)
+        conn.execute("SELECT 1")
+
     def cut(self, conn: Any) -> None:
         link = self.proxy.find(backend_pid=conn.info.backend_pid)
         self.proxy.cut(self.style.one_sided(), link=link)
@@ -92,6 +98,7 @@ def test_the_locks_of_an_attempt_that_is_not_repeated_are_free_soon(
         assert locking.table.rows() == [0]
 
 
+@pytest.mark.alone
 def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locking) -> None:
     locking.style = SILENCE
     with make(1) as pool:
@@ -171,6 +178,7 @@ def test_several_are_ended_by_one(make: Any, locking: Locking) -> None:
         eventually(lambda: is_whole(pool, 4))
 
 
+@pytest.mark.alone
 def test_what_the_caller_gets_does_not_wait_for_it(
     make: Any, locking: Locking, proxy: FaultProxy
 ) -> None:
@@ -186,6 +194,55 @@ def test_what_the_caller_gets_does_not_wait_for_it(
         assert not locking.is_free()
         proxy.heal()
         eventually(locking.is_free, timeout=5.0)
+
+
+def test_where_nothing_can_be_begun_the_caller_hears_his_own_error_and_the_next_ends_both(
+    make: Any, locking: Locking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter is going, or the loop is gone."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no thread, no task")
+
+    with make(2) as pool:
+        eventually(lambda: is_whole(pool, 2))
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._background, "connect", refuse)
+            with pytest.raises(psycopg.OperationalError) as caught:
+                pool.run(locking, attempts=1)
+        assert caught.value.outcome is Outcome.ROLLED_BACK  # type: ignore[attr-defined]
+        assert pool._left and not locking.is_free()
+        with pytest.raises(psycopg.OperationalError):
+            pool.run(locking.lose, attempts=1)
+        eventually(lambda: not pool._left)
+        eventually(locking.is_free)
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy, heals: bool
+) -> None:
+    """A pool that fails at once would count, and log, four refusals a second."""
+
+    def work(conn: Any) -> None:
+        proxy.refuse()
+        locking(conn)
+
+    with make(1, when_down="fail") as pool:
+        pool.wait()
+        with pytest.raises(psycopg.OperationalError):
+            pool.run(work, attempts=1)
+        eventually(lambda: pool._machine.connector.trouble)
+        before = pool.get_stats()["requests_num"]
+        attempts = pool.get_stats()["connections_num"]
+        eventually(lambda: pool.get_stats()["connections_num"] >= attempts + 5, timeout=20.0)
+        assert pool.get_stats()["requests_num"] <= before + 2  # just when an attempt was due
+        if heals:
+            proxy.heal()
+            eventually(locking.is_free, timeout=5.0)
+        start = monotonic()
+        pool.close()
+        assert monotonic() - start < 1.0  # no job goes on
 
 
 def test_a_commit_that_nobody_may_ask_about_is_left_alone(make: Any, locking: Locking) -> None:

@@ -602,6 +602,18 @@ def test_a_connection_lost_before_commit_is_a_sure_rollback(
         commits.remove()
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_what_the_server_says_as_it_ends_a_session_at_begin_is_what_the_caller_hears(
+    make: Any, proxy: FaultProxy, read_only: bool
+) -> None:
+    begin = Message("client", "Query", where=lambda frame: frame.body.startswith(b"BEGIN"))
+    proxy.on(begin, CutBefore(fatal("57P01")), times=None)
+    with make(1) as pool:
+        with pytest.raises(psycopg.errors.AdminShutdown) as caught:
+            pool.run(scalar, "SELECT 1", read_only=read_only)
+        assert caught.value.outcome is Outcome.NOT_STARTED  # type: ignore[attr-defined]
+
+
 def test_a_read_only_transaction_has_nothing_to_lose(make: Any, proxy: FaultProxy) -> None:
     def read(conn: Any) -> Any:
         calls.append(1)

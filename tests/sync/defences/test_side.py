@@ -12,6 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -65,7 +66,11 @@ def asked_on(pool: Any) -> int:
     return pool._machine.side.conn.pgconn.backend_pid  # type: ignore[no-any-return]
 
 
-def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
+def maker_of(pool: Any) -> Any:
+    return pool._machine.side._maker()
+
+
+def test_pools_on_one_host_ask_on_one_connection_which_goes_with_who_made_it(
     make: Any, elsewhere: str, proxy: FaultProxy, database: Database, questions: Any
 ) -> None:
     """Though all ask at once, in two databases."""
@@ -89,10 +94,16 @@ def test_pools_on_one_host_ask_on_one_connection_which_goes_with_the_last(
         eventually(lambda: all(is_whole(pool, 1) for pool in pools))
         assert all(cuts(pool) == {"silence": 1} for pool in pools)
         assert proxy.stats().accepted == 6 + 6 + 1
-        for pool in pools[:-1]:
+        maker = maker_of(pools[0])
+        others = [pool for pool in pools if pool is not maker]
+        for pool in others[1:]:
             pool.close()
             assert side(pool) == 0
-        assert side(pools[-1]) == 1 and eventually(lambda: len(database.pids()) == 1 + 1)
+        assert side(maker) == 1 and eventually(lambda: len(database.pids()) == 2 + 1)
+        maker.close()
+        assert side(others[0]) == 0 and eventually(lambda: len(database.pids()) == 1)
+        slow(others[0], database)
+        assert side(others[0]) == 1 and maker_of(others[0]) is others[0]
     eventually(lambda: not database.pids())
 
 
@@ -118,9 +129,11 @@ def test_a_pool_that_is_closed_does_not_cut_off_the_question_of_another(
         assert side(first) == 0 and side(second) == 1
         hold.release()
         assert worker.result()[0] == "ended"
-        assert len(questions) == before + 1 and asked_on(second) == beside
+        assert len(questions) == before + 1
+        eventually(lambda: side(second) == 0 and beside not in database.pids())
 
 
+@pytest.mark.alone
 def test_a_pool_closed_while_it_asks_itself_waits_for_no_answer(
     make: Any, proxy: FaultProxy, database: Database
 ) -> None:
@@ -172,6 +185,22 @@ def test_one_that_was_cut_is_replaced_by_one_for_all(
         eventually(lambda: len(database.pids()) == 4 + 1)
         assert proxy.stats().accepted == accepted + 4 + 1
         assert [side(pool) for pool in pools] == [1] * 4
+
+
+def test_a_pool_that_has_let_go_just_as_it_asks_goes_on_asking(
+    make: Any, database: Database, questions: Any
+) -> None:
+    """Another thread did so between the look for the connection and its use."""
+    with make(1, watch_queries=PERIOD) as pool:
+        pool.wait()
+        slow(pool, database)
+        pool._way = ()
+        before = len(questions)
+        worker = spawn(sleeper, pool, 30.0)
+        [pid] = asleep(database)
+        eventually(lambda: len(questions) > before)
+        database.kill(pid)
+        worker.result()
 
 
 def test_a_pool_whose_turn_does_not_come_asks_on_one_of_its_own_for_once(
@@ -231,6 +260,54 @@ def test_a_copy_of_the_server_that_another_database_leads_to_is_not_believed(
         eventually(lambda: len(database.pids()) == 2)
 
 
+def test_nobody_stays_in_the_database_of_a_pool_that_was_closed(
+    make: Any, dsn: str, elsewhere: str, database: Database
+) -> None:
+    """Who wants to drop it may, though another pool asks on, without end."""
+    query = "select 1 from pg_stat_activity where datname = 'template1'"
+    with psycopg.connect(dsn, autocommit=True, application_name="") as beside:
+        with make(1, watch_queries=PERIOD) as pool:
+            pool.wait()
+            with make(1, conninfo=elsewhere, watch_queries=PERIOD) as closing:
+                closing.wait()
+                slow(closing, database)
+                worker = spawn(sleeper, pool, 30.0)
+                [pid] = asleep(database)
+                eventually(lambda: side(pool))
+                assert maker_of(pool) is closing
+            eventually(lambda: not beside.execute(query).fetchone())
+            eventually(lambda: side(pool) and maker_of(pool) is pool)
+            assert not worker.done
+            database.kill(pid)
+            worker.result()
+
+
+def test_an_operator_that_another_database_puts_first_is_not_asked(
+    make: Any, dsn: str, database: Database
+) -> None:
+    """Who owns one must not decide over the queries in all others."""
+    database.execute("create database liar")
+    try:
+        with psycopg.connect(dsn, dbname="liar", autocommit=True) as conn:
+            conn.execute("create function never(int, int) returns bool return false")
+            conn.execute("create operator = (leftarg = int, rightarg = int, function = never)")
+            conn.execute("alter database liar set search_path = public, pg_catalog")
+        liar = make_conninfo(dsn, dbname="liar")
+        with (
+            make(1, conninfo=liar, watch_queries=PERIOD) as other,
+            make(1, watch_queries=PERIOD) as pool,
+        ):
+            other.wait()
+            pool.wait()
+            worker = spawn(sleeper, other, 5 * PERIOD)
+            eventually(lambda: side(other) and not other._machine.inquiry)
+            slow(pool, database)
+            assert asked_on(pool) == asked_on(other)
+            assert worker.result()[0] == "answered"
+    finally:
+        database.execute("drop database liar with (force)")
+
+
 def test_after_a_restart_all_share_again(
     make: Any, proxy: FaultProxy, database: Database, elsewhere: str
 ) -> None:
@@ -273,9 +350,10 @@ def test_a_forgotten_pool_leaves_it_to_the_others(make: Any, database: Database)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_shares_none_of_its_parent_s() -> None:
     held = registry.Side("somewhere")
-    with registry._lock:
+    lock = registry._lock
+    with lock:
         registry._sides.add(held)
         child = os.fork()
         if not child:
-            os._exit(registry._lock.locked() or held in registry._sides)
+            os._exit(registry._lock is lock or held in registry._sides)
     assert os.waitpid(child, 0)[1] == 0
