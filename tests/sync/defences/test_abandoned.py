@@ -109,6 +109,31 @@ def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locking) ->
         eventually(locking.is_free, timeout=SOON)
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_read_only_transaction_leaves_none_either(
+    make: Any, locking: Locking, attempts: int
+) -> None:
+    """Nobody could change the table that it read."""
+
+    def read(conn: Any) -> int:
+        pids.append(conn.info.backend_pid)
+        conn.execute(f"SELECT * FROM {locking.table.name}")
+        if len(pids) == 1:
+            locking.cut(conn)
+        return scalar(conn, "SELECT 1")  # type: ignore[no-any-return]
+
+    pids: list[int] = []
+    with make(1) as pool:
+        if attempts == 1:
+            with pytest.raises(psycopg.OperationalError):
+                pool.run(read, attempts=1, read_only=True)
+        else:
+            assert pool.run(read, read_only=True) == 1
+        eventually(lambda: not pool._left)
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pids[0]}"
+        eventually(lambda: locking.table.execute(query).fetchone() == (0,))
+
+
 def test_who_waits_for_the_lock_with_all_other_connections_gets_it(
     make: Any, locking: Locking
 ) -> None:
