@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from everpool import CommitUnknown, DeadlineExceeded, Outcome, PoolTimeout
-from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, PostgresServer
+from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, Hold, Message, PostgresServer
 from everpool.work import resolve
 from tests.support.aio import Event, eventually, gather, scalar, spawn
 from tests.support.programs import pgbouncer
@@ -291,6 +291,22 @@ if True:  # ASYNC
                 await pool.run(locking.lose, attempts=1)
             await eventually(lambda: not pool._left)
             await eventually(locking.is_free)
+
+
+async def test_a_pool_that_is_closed_waits_for_no_answer_about_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy
+) -> None:
+    ends = Message("client", "Query", where=lambda frame: b"terminate_backend" in frame.body)
+    hold = proxy.on(ends, Hold())
+    async with make(2) as pool:
+        await eventually(lambda: is_whole(pool, 2))
+        with pytest.raises(psycopg.OperationalError):
+            await pool.run(locking, attempts=1)
+        await eventually(lambda: hold.hits)
+        start = monotonic()
+        await pool.close()
+        assert monotonic() - start < 1.0
+        await eventually(lambda: not pool._ending)
 
 
 async def test_a_commit_that_nobody_may_ask_about_is_left_alone(

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from everpool import CommitUnknown, DeadlineExceeded, Outcome, PoolTimeout
-from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, PostgresServer
+from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, Hold, Message, PostgresServer
 from everpool.work import resolve
 from tests.support.programs import pgbouncer
 from tests.support.threads import Event, eventually, gather, scalar, spawn
@@ -267,6 +267,22 @@ def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
         start = monotonic()
         pool.close()
         assert monotonic() - start < 1.0  # no job goes on
+
+
+def test_a_pool_that_is_closed_waits_for_no_answer_about_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy
+) -> None:
+    ends = Message("client", "Query", where=lambda frame: b"terminate_backend" in frame.body)
+    hold = proxy.on(ends, Hold())
+    with make(2) as pool:
+        eventually(lambda: is_whole(pool, 2))
+        with pytest.raises(psycopg.OperationalError):
+            pool.run(locking, attempts=1)
+        eventually(lambda: hold.hits)
+        start = monotonic()
+        pool.close()
+        assert monotonic() - start < 1.0
+        eventually(lambda: not pool._ending)
 
 
 def test_a_commit_that_nobody_may_ask_about_is_left_alone(make: Any, locking: Locking) -> None:
