@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -47,6 +49,7 @@ from everpool.lab import (
 )
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
+from everpool.work.token import SWEEP
 from tests.support.threads import Event, eventually, gather, scalar, sleep, spawn
 from tests.sync.defences.measure import is_whole
 from tests.sync.defences.work import INSERT, Insert, Table
@@ -905,6 +908,22 @@ def test_old_tokens_are_deleted_by_the_pool(make: Any, insert: Insert) -> None:
         eventually(lambda: insert.table.execute(old).fetchone() == (0,))
         pool.run(insert, 2, commit="token")
         assert pool._sweep_at > 0
+
+
+def test_no_operator_of_somebody_s_own_says_which_tokens_are_old(table: Table, dsn: str) -> None:
+    """A token that is gone would let its transaction be taken for one that was rolled back."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute("CREATE FUNCTION always(uuid, uuid) RETURNS bool RETURN true")
+        conn.execute("CREATE OPERATOR = (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = always)")
+        insert = "INSERT INTO everpool.commits (token, outcome, at) VALUES (%s, 'committed', %s)"
+        fresh, old = str(uuid4()), str(uuid4())
+        conn.execute(insert, (fresh, datetime.now(UTC)))
+        conn.execute(insert, (old, datetime.now(UTC) - timedelta(days=30)))
+        conn.execute("SET LOCAL search_path = public, pg_catalog")
+        conn.pgconn.exec_(SWEEP)
+        left = {str(token) for (token,) in conn.execute("SELECT token FROM everpool.commits")}
+        assert fresh in left and old not in left
+        conn.rollback()
 
 
 @pytest.mark.parametrize("strike", list(Strike), ids=str)
