@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -622,6 +623,32 @@ async def test_what_the_server_says_as_it_ends_a_session_at_begin_is_what_the_ca
         with pytest.raises(psycopg.errors.AdminShutdown) as caught:
             await pool.run(scalar, "SELECT 1", read_only=read_only)
         assert caught.value.outcome is Outcome.NOT_STARTED  # type: ignore[attr-defined]
+
+
+class _Pressed(BaseException):
+    """A key, pressed just then."""
+
+
+async def test_who_is_interrupted_at_the_last_step_of_the_beginning_can_begin_again(
+    make: Any,
+) -> None:
+    class Interrupted:
+        def __init__(self, real: Any) -> None:
+            self.get, self._real = real.get, real
+
+        def set(self, value: Any) -> None:
+            self._real.set(value)
+            patch.undo()
+            raise _Pressed
+
+    async with make(1) as pool:
+        await pool.wait()
+        module = f"{type(pool).__module__.rpartition('.')[0]}.attempt"
+        patch = pytest.MonkeyPatch()
+        patch.setattr(f"{module}._under_way", Interrupted(sys.modules[module]._under_way))  # type: ignore[attr-defined]
+        with pytest.raises(_Pressed):
+            await pool.run(scalar, "SELECT 1")
+        assert await pool.run(scalar, "SELECT 1") == 1
 
 
 async def test_a_read_only_transaction_has_nothing_to_lose(make: Any, proxy: FaultProxy) -> None:
