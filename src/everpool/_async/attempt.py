@@ -124,8 +124,9 @@ class AsyncAttempt(Generic[ACT]):
             _under_way.set((*around, self))
             return self._conn  # type: ignore[no-any-return]
         except BaseException as ex:
-            if self._conn is not None:  # a key was pressed in the last moment
-                self._interrupted(self._conn, ex)
+            conn, self._conn = self._conn, None  # nothing is under way here
+            if conn is not None:  # a key was pressed in the last moment
+                self._interrupted(conn, ex)
             else:
                 mark(ex, NOT_STARTED if self.number == 1 else ROLLED_BACK)
             self._work.end_abandoned()

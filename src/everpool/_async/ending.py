@@ -79,7 +79,9 @@ async def _end(pool: AsyncWorking[Any], left: list[Begun], until: float) -> None
                 await conn.wait(end_backend(conn.pgconn, begun))
 
     try:
-        deadline = min(until, monotonic() + ANSWER_WITHIN)
-        await pool._bounded(end, conn, conn._slot.link, deadline)
+        pool._ending_on = link = conn._slot.link
+        if not pool._closed:
+            await pool._bounded(end, conn, link, min(until, monotonic() + ANSWER_WITHIN))
     finally:
+        pool._ending_on = None
         await pool._give_back(conn, conn._slot)

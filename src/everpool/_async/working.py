@@ -32,6 +32,7 @@ from ..core.policy import Policy
 from ..errors import CommitUnknown
 from ..runtime import aio as rt
 from ..subscriptions import is_async
+from ..watch import Link
 from ..work.begin import Begin, Begun, Learned, Mode
 from ..work.failing import cause_of
 from ..work.token import Token
@@ -91,11 +92,18 @@ class AsyncWorking(AsyncReporting[ACT]):
         # that ended before its time, or was never begun.
         self._left: list[tuple[Begun, float]] = []
         self._ending: WeakSet[rt.Job] = WeakSet()
+        self._ending_on: Link | None = None
         self._successes = 0
         self._budgets = {
             Meaning.CONTENTION: Budget(CONTENTION_SHARE, now),
             Meaning.SIBLINGS: Budget(SHARE, now),
         }
+
+    def _stop(self) -> list[Any]:
+        link = self._ending_on
+        if link is not None:
+            link.abort()  # soon nothing bounds it any more, and nobody waits for its answer
+        return super()._stop()
 
     async def run(
         self,

@@ -82,7 +82,9 @@ def _end(pool: Working[Any], left: list[Begun], until: float) -> None:
                 conn.wait(end_backend(conn.pgconn, begun))
 
     try:
-        deadline = min(until, monotonic() + ANSWER_WITHIN)
-        pool._bounded(end, conn, conn._slot.link, deadline)
+        pool._ending_on = link = conn._slot.link
+        if not pool._closed:
+            pool._bounded(end, conn, link, min(until, monotonic() + ANSWER_WITHIN))
     finally:
+        pool._ending_on = None
         pool._give_back(conn, conn._slot)

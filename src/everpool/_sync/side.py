@@ -50,7 +50,8 @@ class Side:
         while True:
             with _lock:
                 free, conn = not self.taken, self._left_behind()
-                self.taken = True
+                if free:
+                    self.taken = True
             _close_unowned(conn)
             if free:
                 return True

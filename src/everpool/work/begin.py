@@ -97,6 +97,11 @@ class Begun:
         self.mode = mode
         self.read_only = read_only
 
+    def of(self, session: Session | None) -> None:
+        """Also a transaction that can write nothing has locked what it read."""
+        if session is not None:
+            self.session, self.pid = session, session.pid
+
 
 _NAMES = (f"SELECT pg_catalog.pg_backend_pid(), {microseconds('pg_catalog.now()')}").encode()
 # By the name that all versions know.
@@ -132,7 +137,9 @@ def begin(
         if results[-1].status == FATAL_ERROR:
             check_session(pgconn, results)
             yield from _demand(pgconn, results)
-        return Begun(NONE, True)
+        found = Begun(NONE, True)
+        found.of(slot.session)
+        return found
     standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
     session, known = slot.session, slot.incarnation if slot.direct else None
     if known is not None and known.standby:
@@ -140,6 +147,7 @@ def begin(
     mode = NONE if standby else how.mode
     found = Begun(mode, False)
     found.incarnation = known
+    found.of(session)
     if standby:
         results = yield from answered(pgconn, statement + b";" + _CAN_WRITE)
         yield from _demand(pgconn, results)
@@ -182,9 +190,7 @@ def begin(
             raise (mode is BY_TOKEN and tokens.unusable(error.sqlstate)) or error from None
     if found.token:
         learned.table = True
-    if session is not None:
-        found.session, found.pid = session, session.pid
-    else:
+    if session is None:
         found.pid, found.begun = int(value(results[1]) or 0), int(value(results[1], 1) or 0)
     if numbered:
         found.xid = int(results[1].get_value(0, 0 if session is not None else 2))

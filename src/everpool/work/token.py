@@ -198,8 +198,9 @@ def fence(token: str, incarnation: Incarnation | None, lock_timeout: float) -> b
 
 
 SWEEP = (
-    b"DELETE FROM %s WHERE token IN (SELECT token FROM %s WHERE at OPERATOR(pg_catalog.<)"
-    b" (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%d s') LIMIT %d FOR UPDATE SKIP LOCKED)"
+    b"DELETE FROM %s WHERE token OPERATOR(pg_catalog.=) ANY (SELECT token FROM %s WHERE at"
+    b" OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%d s')"
+    b" LIMIT %d FOR UPDATE SKIP LOCKED)"
 ) % (_TABLE, _TABLE, KEPT, SWEPT_AT_ONCE)
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from everpool import CommitUnknown, DeadlineExceeded, Outcome, PoolTimeout
-from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, PostgresServer
+from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, Hold, Message, PostgresServer
 from everpool.work import resolve
 from tests.support.aio import Event, eventually, gather, scalar, spawn
 from tests.support.programs import pgbouncer
@@ -106,6 +106,31 @@ async def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locki
             await pool.run(locking, deadline=0.3)
         assert monotonic() - start < 0.3 + 0.25 + 0.1
         await eventually(locking.is_free, timeout=SOON)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_read_only_transaction_leaves_none_either(
+    make: Any, locking: Locking, attempts: int
+) -> None:
+    """Nobody could change the table that it read."""
+
+    async def read(conn: Any) -> int:
+        pids.append(conn.info.backend_pid)
+        await conn.execute(f"SELECT * FROM {locking.table.name}")
+        if len(pids) == 1:
+            locking.cut(conn)
+        return await scalar(conn, "SELECT 1")  # type: ignore[no-any-return]
+
+    pids: list[int] = []
+    async with make(1) as pool:
+        if attempts == 1:
+            with pytest.raises(psycopg.OperationalError):
+                await pool.run(read, attempts=1, read_only=True)
+        else:
+            assert await pool.run(read, read_only=True) == 1
+        await eventually(lambda: not pool._left)
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pids[0]}"
+        await eventually(lambda: locking.table.execute(query).fetchone() == (0,))
 
 
 async def test_who_waits_for_the_lock_with_all_other_connections_gets_it(
@@ -267,6 +292,22 @@ if True:  # ASYNC
                 await pool.run(locking.lose, attempts=1)
             await eventually(lambda: not pool._left)
             await eventually(locking.is_free)
+
+
+async def test_a_pool_that_is_closed_waits_for_no_answer_about_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy
+) -> None:
+    ends = Message("client", "Query", where=lambda frame: b"terminate_backend" in frame.body)
+    hold = proxy.on(ends, Hold())
+    async with make(2) as pool:
+        await eventually(lambda: is_whole(pool, 2))
+        with pytest.raises(psycopg.OperationalError):
+            await pool.run(locking, attempts=1)
+        await eventually(lambda: hold.hits)
+        start = monotonic()
+        await pool.close()
+        assert monotonic() - start < 1.0
+        await eventually(lambda: not pool._ending)
 
 
 async def test_a_commit_that_nobody_may_ask_about_is_left_alone(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -44,6 +47,7 @@ from everpool.lab import (
 )
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
+from everpool.work.token import SWEEP
 from tests.aio.defences.measure import is_whole
 from tests.aio.defences.work import INSERT, Insert, Table
 from tests.support.aio import Event, eventually, gather, scalar, sleep, spawn
@@ -621,6 +625,32 @@ async def test_what_the_server_says_as_it_ends_a_session_at_begin_is_what_the_ca
         assert caught.value.outcome is Outcome.NOT_STARTED  # type: ignore[attr-defined]
 
 
+class _Pressed(BaseException):
+    """A key, pressed just then."""
+
+
+async def test_who_is_interrupted_at_the_last_step_of_the_beginning_can_begin_again(
+    make: Any,
+) -> None:
+    class Interrupted:
+        def __init__(self, real: Any) -> None:
+            self.get, self._real = real.get, real
+
+        def set(self, value: Any) -> None:
+            self._real.set(value)
+            patch.undo()
+            raise _Pressed
+
+    async with make(1) as pool:
+        await pool.wait()
+        module = f"{type(pool).__module__.rpartition('.')[0]}.attempt"
+        patch = pytest.MonkeyPatch()
+        patch.setattr(f"{module}._under_way", Interrupted(sys.modules[module]._under_way))  # type: ignore[attr-defined]
+        with pytest.raises(_Pressed):
+            await pool.run(scalar, "SELECT 1")
+        assert await pool.run(scalar, "SELECT 1") == 1
+
+
 async def test_a_read_only_transaction_has_nothing_to_lose(make: Any, proxy: FaultProxy) -> None:
     async def read(conn: Any) -> Any:
         calls.append(1)
@@ -969,6 +999,22 @@ async def test_old_tokens_are_deleted_by_the_pool(make: Any, insert: Insert) -> 
         await eventually(lambda: insert.table.execute(old).fetchone() == (0,))
         await pool.run(insert, 2, commit="token")
         assert pool._sweep_at > 0
+
+
+def test_no_operator_of_somebody_s_own_says_which_tokens_are_old(table: Table, dsn: str) -> None:
+    """A token that is gone would let its transaction be taken for one that was rolled back."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute("CREATE FUNCTION always(uuid, uuid) RETURNS bool RETURN true")
+        conn.execute("CREATE OPERATOR = (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = always)")
+        insert = "INSERT INTO everpool.commits (token, outcome, at) VALUES (%s, 'committed', %s)"
+        fresh, old = str(uuid4()), str(uuid4())
+        conn.execute(insert, (fresh, datetime.now(UTC)))
+        conn.execute(insert, (old, datetime.now(UTC) - timedelta(days=30)))
+        conn.execute("SET LOCAL search_path = public, pg_catalog")
+        conn.pgconn.exec_(SWEEP)
+        left = {str(token) for (token,) in conn.execute("SELECT token FROM everpool.commits")}
+        assert fresh in left and old not in left
+        conn.rollback()
 
 
 @pytest.mark.parametrize("strike", list(Strike), ids=str)

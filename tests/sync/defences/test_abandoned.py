@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from everpool import CommitUnknown, DeadlineExceeded, Outcome, PoolTimeout
-from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, PostgresServer
+from everpool.lab import RST, RST_NEXT, SILENCE, FaultProxy, Hold, Message, PostgresServer
 from everpool.work import resolve
 from tests.support.programs import pgbouncer
 from tests.support.threads import Event, eventually, gather, scalar, spawn
@@ -107,6 +107,31 @@ def test_a_deadline_over_silence_leaves_no_locks(make: Any, locking: Locking) ->
             pool.run(locking, deadline=0.3)
         assert monotonic() - start < 0.3 + 0.25 + 0.1
         eventually(locking.is_free, timeout=SOON)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_read_only_transaction_leaves_none_either(
+    make: Any, locking: Locking, attempts: int
+) -> None:
+    """Nobody could change the table that it read."""
+
+    def read(conn: Any) -> int:
+        pids.append(conn.info.backend_pid)
+        conn.execute(f"SELECT * FROM {locking.table.name}")
+        if len(pids) == 1:
+            locking.cut(conn)
+        return scalar(conn, "SELECT 1")  # type: ignore[no-any-return]
+
+    pids: list[int] = []
+    with make(1) as pool:
+        if attempts == 1:
+            with pytest.raises(psycopg.OperationalError):
+                pool.run(read, attempts=1, read_only=True)
+        else:
+            assert pool.run(read, read_only=True) == 1
+        eventually(lambda: not pool._left)
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pids[0]}"
+        eventually(lambda: locking.table.execute(query).fetchone() == (0,))
 
 
 def test_who_waits_for_the_lock_with_all_other_connections_gets_it(
@@ -243,6 +268,22 @@ def test_while_there_is_no_server_nothing_is_requested_to_end_a_session(
         start = monotonic()
         pool.close()
         assert monotonic() - start < 1.0  # no job goes on
+
+
+def test_a_pool_that_is_closed_waits_for_no_answer_about_a_session(
+    make: Any, locking: Locking, proxy: FaultProxy
+) -> None:
+    ends = Message("client", "Query", where=lambda frame: b"terminate_backend" in frame.body)
+    hold = proxy.on(ends, Hold())
+    with make(2) as pool:
+        eventually(lambda: is_whole(pool, 2))
+        with pytest.raises(psycopg.OperationalError):
+            pool.run(locking, attempts=1)
+        eventually(lambda: hold.hits)
+        start = monotonic()
+        pool.close()
+        assert monotonic() - start < 1.0
+        eventually(lambda: not pool._ending)
 
 
 def test_a_commit_that_nobody_may_ask_about_is_left_alone(make: Any, locking: Locking) -> None:

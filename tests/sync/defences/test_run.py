@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -47,6 +50,7 @@ from everpool.lab import (
 )
 from everpool.lab.frames import error_response, ready_for_query
 from everpool.work.chaos import Strike
+from everpool.work.token import SWEEP
 from tests.support.threads import Event, eventually, gather, scalar, sleep, spawn
 from tests.sync.defences.measure import is_whole
 from tests.sync.defences.work import INSERT, Insert, Table
@@ -614,6 +618,32 @@ def test_what_the_server_says_as_it_ends_a_session_at_begin_is_what_the_caller_h
         assert caught.value.outcome is Outcome.NOT_STARTED  # type: ignore[attr-defined]
 
 
+class _Pressed(BaseException):
+    """A key, pressed just then."""
+
+
+def test_who_is_interrupted_at_the_last_step_of_the_beginning_can_begin_again(
+    make: Any,
+) -> None:
+    class Interrupted:
+        def __init__(self, real: Any) -> None:
+            self.get, self._real = real.get, real
+
+        def set(self, value: Any) -> None:
+            self._real.set(value)
+            patch.undo()
+            raise _Pressed
+
+    with make(1) as pool:
+        pool.wait()
+        module = f"{type(pool).__module__.rpartition('.')[0]}.attempt"
+        patch = pytest.MonkeyPatch()
+        patch.setattr(f"{module}._under_way", Interrupted(sys.modules[module]._under_way))  # type: ignore[attr-defined]
+        with pytest.raises(_Pressed):
+            pool.run(scalar, "SELECT 1")
+        assert pool.run(scalar, "SELECT 1") == 1
+
+
 def test_a_read_only_transaction_has_nothing_to_lose(make: Any, proxy: FaultProxy) -> None:
     def read(conn: Any) -> Any:
         calls.append(1)
@@ -905,6 +935,22 @@ def test_old_tokens_are_deleted_by_the_pool(make: Any, insert: Insert) -> None:
         eventually(lambda: insert.table.execute(old).fetchone() == (0,))
         pool.run(insert, 2, commit="token")
         assert pool._sweep_at > 0
+
+
+def test_no_operator_of_somebody_s_own_says_which_tokens_are_old(table: Table, dsn: str) -> None:
+    """A token that is gone would let its transaction be taken for one that was rolled back."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute("CREATE FUNCTION always(uuid, uuid) RETURNS bool RETURN true")
+        conn.execute("CREATE OPERATOR = (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = always)")
+        insert = "INSERT INTO everpool.commits (token, outcome, at) VALUES (%s, 'committed', %s)"
+        fresh, old = str(uuid4()), str(uuid4())
+        conn.execute(insert, (fresh, datetime.now(UTC)))
+        conn.execute(insert, (old, datetime.now(UTC) - timedelta(days=30)))
+        conn.execute("SET LOCAL search_path = public, pg_catalog")
+        conn.pgconn.exec_(SWEEP)
+        left = {str(token) for (token,) in conn.execute("SELECT token FROM everpool.commits")}
+        assert fresh in left and old not in left
+        conn.rollback()
 
 
 @pytest.mark.parametrize("strike", list(Strike), ids=str)
