@@ -15,9 +15,9 @@ from tests.support.figures import figure as figure
 from tests.support.figures import print_table
 from tests.support.packages import deselect_by_package
 
-# The labs of workers that run side by side choose their ports from ranges of their own, below the
-# ephemeral ones.
-FIRST_PORT, PORTS_EACH, RANGES = 10240, 2800, 8
+# The labs of workers that run side by side choose their ports from ranges of their own: parts of
+# this one, below the ephemeral ports, or of what EVERPOOL_LAB_PORTS says.
+PORTS, PARTS = "10240-32639", 8
 
 # Loggers whose settings each test leaves as it found them.
 LOGGERS = ("everpool", "psycopg")
@@ -36,8 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker:
-        first = FIRST_PORT + PORTS_EACH * (int(worker.removeprefix("gw")) % RANGES)
-        os.environ["EVERPOOL_LAB_PORTS"] = f"{first}-{first + PORTS_EACH - 1}"
+        first, last = map(int, os.environ.get("EVERPOOL_LAB_PORTS", PORTS).split("-"))
+        each = (last + 1 - first) // PARTS
+        first += each * (int(worker.removeprefix("gw")) % PARTS)
+        os.environ["EVERPOOL_LAB_PORTS"] = f"{first}-{first + each - 1}"
 
 
 # First, so that `-m alone` knows.

@@ -93,12 +93,9 @@ class Begun:
     stored: Stored | None = None
     waited = False
 
-    def __init__(self, mode: Mode, read_only: bool) -> None:
+    def __init__(self, mode: Mode, read_only: bool, session: Session | None) -> None:
         self.mode = mode
         self.read_only = read_only
-
-    def of(self, session: Session | None) -> None:
-        """Also a transaction that can write nothing has locked what it read."""
         if session is not None:
             self.session, self.pid = session, session.pid
 
@@ -137,17 +134,14 @@ def begin(
         if results[-1].status == FATAL_ERROR:
             check_session(pgconn, results)
             yield from _demand(pgconn, results)
-        found = Begun(NONE, True)
-        found.of(slot.session)
-        return found
+        return Begun(NONE, True, slot.session)
     standby = not promoted and pgconn.parameter_status(b"in_hot_standby") == b"on"
     session, known = slot.session, slot.incarnation if slot.direct else None
     if known is not None and known.standby:
         known = None  # it is no life that anything is committed in
     mode = NONE if standby else how.mode
-    found = Begun(mode, False)
+    found = Begun(mode, False, session)
     found.incarnation = known
-    found.of(session)
     if standby:
         results = yield from answered(pgconn, statement + b";" + _CAN_WRITE)
         yield from _demand(pgconn, results)
