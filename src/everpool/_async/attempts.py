@@ -113,8 +113,6 @@ class AsyncAttempts(Generic[ACT]):
 
         :raises DeadlineExceeded: none are left.
         """
-        if self.until == inf:
-            return self.pool._policy.timeout
         left = self.until - monotonic()
         if left <= 0:
             raise self.exceeded(Outcome.ROLLED_BACK if self.failure else Outcome.NOT_STARTED)

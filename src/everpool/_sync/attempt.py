@@ -139,17 +139,16 @@ class Attempt(Generic[CT]):
         """Get a connection and begin on it; one that fails at that is replaced."""
         pool, work = self._pool, self._work
         for count in range(1, MOST_BEGINS + 1):  # pragma: no branch
-            timeout = work.patience()
-            if pool._direct and timeout >= pool._patience:  # the hot path
-                lease: Any = pool.connection()
+            if pool._direct and (work.until == inf or work.patience() >= pool._patience):
+                lease: Any = pool.connection()  # the hot path
                 self._lease = lease
                 conn: Any = lease.__enter__()
             else:
                 self._lease = None
                 if pool._own_doors or not pool._limited:
-                    conn = pool.getconn(timeout)
+                    conn = pool.getconn(work.patience())
                 else:  # the deadline of this work, not the pool's
-                    conn = pool._borrow(timeout, work.until - monotonic())
+                    conn = pool._borrow(work.patience(), work.until - monotonic())
             try:
                 slot = conn._slot
                 self._since = slot.since
