@@ -410,6 +410,8 @@ class Lending(InFlight[CT]):
             self._machine.bad_returns += 1
             return self._discard(slot, conn, "returned in a block", returned=True)
         if status in (INTRANS, INERROR):
+            if self._closed:  # nobody would end it on a silent path; the server does it as well
+                return self._discard(slot, conn, "returned to a closed pool", returned=True)
             logger.warning("rolling back returned connection: %s", conn)
             status = self._roll_back(conn, slot)
         if bound is not None:

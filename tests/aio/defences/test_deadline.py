@@ -193,6 +193,22 @@ async def test_closing_does_not_wait_for_connects_that_hang_and_leaves_none_behi
         gc.enable()
 
 
+async def test_what_is_returned_to_a_closed_pool_waits_for_no_answer(
+    make: Any, proxy: FaultProxy
+) -> None:
+    pool = make(1, kwargs={"autocommit": False})
+    await pool.open(wait=True)
+    conn = await pool.getconn()
+    await conn.execute("select 1")
+    await pool.close()
+    proxy.cut(SILENCE)
+    start = monotonic()
+    await pool.putconn(conn)
+    assert monotonic() - start < 1
+    assert conn.closed
+    await eventually(lambda: not pool._machine.slots)
+
+
 async def test_a_query_over_silence_that_is_cancelled_ends_soon_and_its_connection_is_replaced(
     make: Any, proxy: FaultProxy, figure: Any
 ) -> None:

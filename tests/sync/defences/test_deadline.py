@@ -178,6 +178,22 @@ def test_closing_does_not_wait_for_connects_that_hang_and_leaves_none_behind(
         gc.enable()
 
 
+def test_what_is_returned_to_a_closed_pool_waits_for_no_answer(
+    make: Any, proxy: FaultProxy
+) -> None:
+    pool = make(1, kwargs={"autocommit": False})
+    pool.open(wait=True)
+    conn = pool.getconn()
+    conn.execute("select 1")
+    pool.close()
+    proxy.cut(SILENCE)
+    start = monotonic()
+    pool.putconn(conn)
+    assert monotonic() - start < 1
+    assert conn.closed
+    eventually(lambda: not pool._machine.slots)
+
+
 def test_a_query_over_silence_that_is_cancelled_ends_soon_and_its_connection_is_replaced(
     make: Any, proxy: FaultProxy, figure: Any
 ) -> None:
