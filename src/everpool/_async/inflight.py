@@ -35,8 +35,10 @@ from ..core.verdict import nobody_answered
 from ..identity import answer, question
 from ..runtime import aio as rt
 from ..watch import Link
+from ..work.failing import told
 from ..work.flight import demand
-from .engine import ACTIVE, AsyncEngine, _close_unowned, _told
+from .engine import ACTIVE, AsyncEngine
+from .jobs import close_unowned
 from .side import Side, join
 
 logger = logging.getLogger("everpool")
@@ -284,11 +286,11 @@ async def _ask_anew(
             conn = await _connect(pool_ref, job)
         except BaseException as ex:
             clear_frames(ex.__traceback__)  # as for the pool's own connections
-            if not isinstance(ex, psycopg.Error) or not nobody_answered(_told(ex)):
+            if not isinstance(ex, psycopg.Error) or not nobody_answered(told(ex)):
                 raise
         pool = pool_ref()
         if pool is None or inquiry.done:
-            _close_unowned(conn)
+            close_unowned(conn)
             return None
         if conn is not None:
             conn._pool = None  # it goes quietly, with a forgotten pool

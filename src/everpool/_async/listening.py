@@ -18,7 +18,8 @@ from ..clock import time_awake_or_not
 from ..core.verdict import Cause
 from ..errors import PoolClosed, PoolTimeout, TooManyRequests
 from ..inbox import Inbox
-from .engine import IDLE, _brief
+from ..work.failing import brief
+from .engine import IDLE
 
 ACTIVE = TransactionStatus.ACTIVE
 
@@ -207,7 +208,7 @@ class AsyncListening:
                     slot.cause = ping.last_words(conn, link)
             why = str(slot.cause)
         elif isinstance(ex, psycopg.Error):
-            why = _brief(ex)
+            why = brief(ex)
         self._pool._discard(slot, conn, why, returned=True)
         return why
 

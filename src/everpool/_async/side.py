@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakSet, ref
 
 from ..runtime import aio as rt
-from .engine import _close_unowned
+from .jobs import close_unowned
 
 # Who waits for his turn looks so often: a question takes a few milliseconds, and two pools rarely
 # ask at once.
@@ -49,7 +49,7 @@ class Side:
                 free, conn = not self.taken, self._left_behind()
                 if free:
                     self.taken = True
-            _close_unowned(conn)
+            close_unowned(conn)
             if free:
                 return True
             if monotonic() >= limit or unwanted():
@@ -64,14 +64,14 @@ class Side:
         with _lock:
             self.taken = False
             conn = self._left_behind()
-        _close_unowned(conn)
+        close_unowned(conn)
 
     def leave(self, pool: Any) -> None:
         """Share it no more."""
         with _lock:
             self.pools.discard(pool)
             conn = self._left_behind()
-        _close_unowned(conn)
+        close_unowned(conn)
 
     def _left_behind(self) -> Any:
         """What is to be closed: a connection that nobody uses, and whose maker has left."""
@@ -84,7 +84,7 @@ class Side:
     def drop(self) -> None:
         """Close the connection, in our turn: it is of no use any more."""
         conn, self.conn = self.conn, None
-        _close_unowned(conn)
+        close_unowned(conn)
 
 
 # Of all sides; loops in several threads share the module. Reentrant: the collector may run under it,

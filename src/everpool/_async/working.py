@@ -34,12 +34,12 @@ from ..runtime import aio as rt
 from ..subscriptions import is_async
 from ..watch import Link
 from ..work.begin import Begin, Begun, Learned, Mode
-from ..work.failing import cause_of
+from ..work.failing import brief, cause_of
 from ..work.token import Token
 from .attempt import AsyncAttempt
 from .attempts import AsyncAttempts, checked_attempts, checked_deadline
 from .ending import END_WITHIN, end_job
-from .engine import INERROR, INTRANS, UNKNOWN, _brief
+from .engine import INERROR, INTRANS, UNKNOWN
 from .lending import _note_cause
 from .listener import HEARTBEAT, AsyncListener
 from .reporting import AsyncReporting
@@ -271,7 +271,7 @@ class AsyncWorking(AsyncReporting[ACT]):
                 if other is not None and verdict.outcome is not Outcome.UNKNOWN:
                     return verdict.replace(repeat=other.repeat, evict=other.evict or failure.lost)
             except Exception as ex:
-                logger.exception("pool %r: judge: %s", self.name, _brief(ex))
+                logger.exception("pool %r: judge: %s", self.name, brief(ex))
         return verdict
 
     def _spend(self, meaning: Meaning, now: float) -> bool:

@@ -3,8 +3,8 @@
 
 """The engine: carries out what the core orders, and tells it what happened.
 
-One method for each order (``_order_*``), one turn of the background (``_turn``), and the jobs
-that connect and reset. Everything here runs outside the mutex except the calls of the core.
+One method for each order (``_order_*``), one turn of the background (``_turn``), and what the
+connecting and resetting jobs do in the pool. Everything here runs outside the mutex except the calls of the core.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from math import inf
 from random import random
 from threading import RLock
 from time import monotonic, time
-from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from weakref import ref
 
@@ -26,9 +25,8 @@ from psycopg_pool.abc import CT
 
 from .. import ping
 from ..clock import SuspendClock
-from ..conninfo import hosts, prepare, redact, session_attributes
+from ..conninfo import hosts, redact
 from ..core import effects as order
-from ..core.deadlines import CANCEL_GRACE
 from ..core.health import Condition
 from ..core.machine import Machine
 from ..core.policy import Policy
@@ -37,9 +35,17 @@ from ..core.supply import SILENCE
 from ..core.verdict import Cause, Trouble, judge_connect
 from ..runtime import threads as rt
 from ..subscriptions import Hub
-from ..text import printable
 from ..watch import DEAD, Link, Watch
+from ..work.failing import brief, told
 from .identifying import CannotTell, ask, in_hot_standby
+from .jobs import (
+    cancel_job,
+    close_unowned,
+    connect_job,
+    give_back_job,
+    reconnect_failed_job,
+    reset_job,
+)
 
 logger = logging.getLogger("everpool")
 
@@ -164,7 +170,7 @@ class Engine(Generic[CT]):
         try:
             if background is None:
                 raise RuntimeError("the pool was closed")
-            job = background.connect(_connect_job, ref(self), slot)
+            job = background.connect(connect_job, ref(self), slot)
             with self._mutex:
                 if slot.state in (State.OPENING, State.DISOWNED):  # else it is done already
                     self._jobs.setdefault(slot, job)
@@ -221,7 +227,7 @@ class Engine(Generic[CT]):
                 link.close()
                 misused = slot.cause is not None and slot.cause.style == "misuse"
                 if not misused:
-                    _close_unowned(conn)
+                    close_unowned(conn)
         slot.conn = slot.link = None
         with self._mutex:
             if slot.state in (State.CLOSING, State.DEAD):
@@ -252,7 +258,7 @@ class Engine(Generic[CT]):
         try:
             if background is None:
                 raise RuntimeError("the pool was closed")
-            background.connect(_cancel_job, conn, cancelling)  # the workers may all be busy
+            background.connect(cancel_job, conn, cancelling)  # the workers may all be busy
         except RuntimeError:  # no thread for it: the connection will be ended
             cancelling.gone = True
 
@@ -271,7 +277,7 @@ class Engine(Generic[CT]):
     def _order_reconnect_failed(self, effect: order.ReconnectFailed) -> None:
         background = self._background
         if background is not None:
-            background.work(_reconnect_failed_job, ref(self))
+            background.work(reconnect_failed_job, ref(self))
 
     def _order_tell(self, effect: order.Tell) -> None:
         hub, background = self._hub, self._background
@@ -317,7 +323,7 @@ class Engine(Generic[CT]):
                 with self._mutex:
                     machine.vanished(self._vanished.popleft(), monotonic())
             while self._forsaken and (background := self._background) is not None:
-                background.work(_give_back_job, self._forsaken.popleft())
+                background.work(give_back_job, self._forsaken.popleft())
             now = monotonic()
             # After an interruption a turn is due since ever.
             gap = self._clock.gap(now, machine.next_wake if machine.next_wake > -inf else now)
@@ -399,7 +405,7 @@ class Engine(Generic[CT]):
         if background is not None:
             for slot in list(self._machine.slots):
                 if slot.state is State.RETURNING and slot not in self._resetting:
-                    background.work(_reset_job, ref(self), slot)
+                    background.work(reset_job, ref(self), slot)
             background.rouse()
 
     # -- connecting ---------------------------------------------------------------------------
@@ -483,7 +489,7 @@ class Engine(Generic[CT]):
                     logger.info("pool %r: %s", self.name, found)
                     break
         except Exception as ex:  # no connection shall fail for it
-            logger.debug("pool %r: no hint: %s", self.name, _brief(ex))
+            logger.debug("pool %r: no hint: %s", self.name, brief(ex))
 
     def _connect_failed(
         self, slot: Slot, job: rt.Job, ex: BaseException, conninfo: str, kwargs: dict[str, Any]
@@ -495,7 +501,7 @@ class Engine(Generic[CT]):
         trouble, text = Trouble.GONE, type(ex).__name__
         try:
             pgconn = getattr(ex, "pgconn", None)
-            text = redact("cancelled" if stopped else _told(ex), conninfo, kwargs)
+            text = redact("cancelled" if stopped else told(ex), conninfo, kwargs)
             trouble = judge_connect(
                 f"{ex} {text}",  # what is told may be shortened
                 needs_password=bool(pgconn and pgconn.needs_password),
@@ -525,7 +531,7 @@ class Engine(Generic[CT]):
             _demand_idle(conn, "reset", self._reset)
             sound = True
         except Exception as ex:
-            logger.warning("pool %r: error resetting connection: %s", self.name, _brief(ex))
+            logger.warning("pool %r: error resetting connection: %s", self.name, brief(ex))
         finally:
             with self._mutex:
                 self._resetting.discard(slot)
@@ -576,100 +582,11 @@ def _vanish(pool_ref: ref[Any], slot: Slot) -> Callable[[Any], None]:
     return vanish
 
 
-def _connect_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
-    """Make one connection.
-
-    Holds the pool only where it needs it: a hung connect must not keep a forgotten pool alive.
-    """
-    conninfo: str = ""
-    kwargs: dict[str, Any] = {}
-    conn: Any = None
-    try:
-        pool = pool_ref()
-        if pool is None:
-            return
-        with pool._mutex:
-            wanted = slot.state in (State.OPENING, State.DISOWNED)
-            if not wanted or pool._jobs.setdefault(slot, job) is not job:
-                return  # ordered twice, after an interruption
-        connection_class, policy = pool.connection_class, pool._policy
-        sources = pool.conninfo, pool.kwargs
-        del pool
-        conninfo = rt.resolve(sources[0]) or ""
-        kwargs = rt.resolve(sources[1]) or {}
-        pool = pool_ref()
-        if pool is None:
-            return
-        with pool._mutex:
-            pool._machine.told_role(session_attributes(conninfo, kwargs), monotonic())
-        how = prepare(conninfo, kwargs, policy, primary=pool._machine.wants_primary)
-        del pool
-        conn = rt.connect(lambda: connection_class.connect(how, **kwargs), job)
-        pool = pool_ref()
-        if pool is None or slot.state not in (State.OPENING, State.DISOWNED):
-            _close_unowned(conn)
-        else:
-            pool._join(slot, conn)
-            pool._hint(conninfo, kwargs)
-    except BaseException as ex:
-        # psycopg leaves the socket of an unfinished connect in a reference cycle, open until
-        # the next garbage collection: in a long outage they would add up.
-        clear_frames(ex.__traceback__)
-        pool = pool_ref()
-        if slot.state in (State.OPENING, State.DISOWNED):  # else it is the pool's already
-            _close_unowned(conn)
-            if pool is not None:
-                pool._connect_failed(slot, job, ex, conninfo, kwargs)
-        if not isinstance(ex, Exception):
-            raise
-
-
 def _introduce(conn: Any) -> None:
     slot = conn._slot
     session, slot.incarnation = ask(conn)
     slot.direct = session.pid == conn.pgconn.backend_pid
     slot.session = session if slot.direct else None
-
-
-def _close_unowned(conn: Any) -> None:
-    if conn is not None:
-        conn._pool = None
-        try:
-            rt.close(conn)
-        except Exception as ex:  # somebody's own close()
-            logger.warning("error closing connection: %s", _brief(ex))
-
-
-def _cancel_job(conn: Any, cancelling: rt.Waiter, job: rt.Job) -> None:
-    """Ask the server to stop what a loan past its deadline is waiting for."""
-    try:
-        conn.cancel_safe(timeout=CANCEL_GRACE)
-    except Exception as ex:
-        logger.debug("a query past its deadline could not be cancelled: %s", _brief(ex))
-    finally:
-        cancelling.gone = True
-        cancelling.wake()
-
-
-def _reset_job(pool_ref: ref[Engine[Any]], slot: Slot, job: rt.Job) -> None:
-    pool = pool_ref()
-    if pool is not None:
-        pool._reset_returned(slot)
-
-
-def _give_back_job(listening: Listening, job: rt.Job) -> None:
-    listening.give_back()
-
-
-def _reconnect_failed_job(pool_ref: ref[Engine[Any]], job: rt.Job) -> None:
-    pool: Any = pool_ref()
-    if pool is not None:
-        logger.warning(
-            "reconnection attempt in pool %r failed after %s sec",
-            pool.name,
-            pool.reconnect_timeout,
-        )
-        pool.reconnect_failed()
 
 
 def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
@@ -680,17 +597,3 @@ def _demand_idle(conn: Any, kind: str, callback: Any) -> None:
             f"connection left in status {TransactionStatus(status).name} by {kind} function"
             f" {callback}: discarded"
         )
-
-
-def _brief(ex: BaseException) -> str:
-    """An exception, safe to log."""
-    return printable(_told(ex))
-
-
-def _told(ex: BaseException) -> str:
-    """What may be told of an exception: of a server's error code and primary message, no SQL."""
-    if isinstance(ex, psycopg.Error):
-        if ex.sqlstate:
-            return f"{ex.sqlstate}: {ex.diag.message_primary or type(ex).__name__}"
-        return str(ex)
-    return f"{type(ex).__name__}: {ex}"

@@ -37,8 +37,10 @@ from ..core.verdict import nobody_answered
 from ..identity import answer, question
 from ..runtime import threads as rt
 from ..watch import Link
+from ..work.failing import told
 from ..work.flight import demand
-from .engine import ACTIVE, Engine, _close_unowned, _told
+from .engine import ACTIVE, Engine
+from .jobs import close_unowned
 from .side import Side, join
 
 logger = logging.getLogger("everpool")
@@ -286,11 +288,11 @@ def _ask_anew(
             conn = _connect(pool_ref, job)
         except BaseException as ex:
             clear_frames(ex.__traceback__)  # as for the pool's own connections
-            if not isinstance(ex, psycopg.Error) or not nobody_answered(_told(ex)):
+            if not isinstance(ex, psycopg.Error) or not nobody_answered(told(ex)):
                 raise
         pool = pool_ref()
         if pool is None or inquiry.done:
-            _close_unowned(conn)
+            close_unowned(conn)
             return None
         if conn is not None:
             conn._pool = None  # it goes quietly, with a forgotten pool

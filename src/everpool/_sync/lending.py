@@ -33,10 +33,11 @@ from ..runtime import threads as rt
 from ..text import printable
 from ..watch import DEAD
 from ..work.chaos import Strike
-from ..work.failing import failure_of, mark
-from .engine import IDLE, INERROR, INTRANS, UNKNOWN, _brief, _reset_job
+from ..work.failing import brief, failure_of, mark
+from .engine import IDLE, INERROR, INTRANS, UNKNOWN
 from .identifying import in_hot_standby
 from .inflight import InFlight
+from .jobs import reset_job
 
 logger = logging.getLogger("everpool")
 
@@ -203,7 +204,7 @@ class Lending(InFlight[CT]):
             self._bounded(self._check, conn, slot.link, deadline)
             return True
         except Exception as ex:
-            logger.info("pool %r: connection failed check: %s", self.name, _brief(ex))
+            logger.info("pool %r: connection failed check: %s", self.name, brief(ex))
             self._machine.lost += 1
             self._discard(slot, conn, "check failed")
             return False
@@ -434,9 +435,9 @@ class Lending(InFlight[CT]):
                     waiter = self._machine.give(slot, now)
                 elif self._machine.work(slot, now):  # first: it must not rest without its reset
                     slot.conn = conn
-                    background.work(_reset_job, ref(self), slot)
+                    background.work(reset_job, ref(self), slot)
         except RuntimeError as ex:  # no thread for the job
-            logger.warning("pool %r: no reset: %s", self.name, _brief(ex))
+            logger.warning("pool %r: no reset: %s", self.name, brief(ex))
             return self._discard(slot, conn, "not reset", returned=True)
         if waiter is not None:
             waiter.wake()
@@ -449,7 +450,7 @@ class Lending(InFlight[CT]):
         try:
             self._bounded(_rollback, conn, slot.link, monotonic() + limit)
         except Exception as ex:
-            logger.warning("rollback failed: %s. Discarding connection %s", _brief(ex), conn)
+            logger.warning("rollback failed: %s. Discarding connection %s", brief(ex), conn)
             return UNKNOWN
         except BaseException:
             self._discard(slot, conn, "rollback interrupted", returned=True)

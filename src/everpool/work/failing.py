@@ -9,6 +9,7 @@ import psycopg
 from ..core.judgement import Failure, Phase
 from ..core.outcome import Outcome
 from ..errors import CommitRolledBack, CommitUnknown, TransactionMisuse
+from ..text import printable
 from .begin import Begun
 from .flight import OK
 
@@ -94,3 +95,17 @@ def misused(what: str, instead: str, outcome: Outcome) -> TransactionMisuse:
     ex = TransactionMisuse(f"{what}: {instead}")
     ex.outcome = outcome
     return ex
+
+
+def brief(ex: BaseException) -> str:
+    """An exception, safe to log."""
+    return printable(told(ex))
+
+
+def told(ex: BaseException) -> str:
+    """What may be told of an exception: of a server's error code and primary message, no SQL."""
+    if isinstance(ex, psycopg.Error):
+        if ex.sqlstate:
+            return f"{ex.sqlstate}: {ex.diag.message_primary or type(ex).__name__}"
+        return str(ex)
+    return f"{type(ex).__name__}: {ex}"
